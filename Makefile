@@ -1,0 +1,46 @@
+# Every target sets up .venv from constraints.txt by itself, and only when something changed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check lint unit bench docs lock clean
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/: .*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "orchctl needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (constraints.txt)"
+	@PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## the whole story in a temporary folder, in under two minutes
+	@$(BIN)/orchctl demo
+
+test: $(STAMP)  ## every test, also those with a real Prefect server and worker
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
+
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+bench: $(STAMP)  ## the benchmarks behind docs/performance.md
+	@$(BIN)/python -m benchmarks
+
+docs: $(STAMP)  ## write everything that is generated: schemas, command reference, completions
+	@$(BIN)/python -m tests.generated --write
+
+lock: $(STAMP)  ## write constraints.txt from what is installed now
+	@$(BIN)/python -m pip freeze --exclude-editable | sort -f > constraints.txt
+
+clean:          ## remove .venv and caches
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

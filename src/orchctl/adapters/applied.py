@@ -1,0 +1,50 @@
+"""Applied catalogs: `state/applied/<digest>.json`, from which alone the runner takes commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchctl.adapters import files
+from orchctl.core.catalog import Catalog
+from orchctl.errors import StateBroken
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+
+
+class AppliedCatalogs:
+    """The catalogs that `sync` applied, by digest."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._directory = state_dir / "applied"
+
+    def read(self, digest: str) -> Catalog | None:
+        """Return the catalog with `digest`, None where it is not on this host.
+
+        Raises StateBroken where the file is not what `sync` wrote: its content must have the digest that
+        its name says.
+        """
+        match = _DIGEST.match(digest)
+        if match is None:
+            return None
+        path = self._directory / f"{match[1]}.json"
+        data = files.read_json(path)
+        if data is None:
+            return None
+        try:
+            catalog = Catalog.from_json(data)
+        except ValidationError as error:
+            raise StateBroken(f"{path} is not a catalog", hint="run `orchctl sync`, which writes it anew") from error
+        if catalog.digest != digest:
+            raise StateBroken(f"{path} was changed after it was applied", hint="delete it and run `orchctl sync`")
+        return catalog
+
+    def write(self, catalog: Catalog) -> Path:
+        """Keep `catalog` under its digest. Repeatable."""
+        digest = catalog.digest
+        files.make_directory(self._directory, mode=0o700)
+        path = self._directory / f"{digest.removeprefix('sha256:')}.json"
+        files.write_atomic(path, files.dump(catalog.to_json()), mode=0o600)
+        return path

@@ -1,0 +1,28 @@
+"""What shell completion answers from without starting Python: plain text under `state/completion/`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from orchctl.adapters import files
+from orchctl.core.catalog import Catalog
+from orchctl.errors import OrchctlError
+
+
+def write(state_dir: Path, catalog: Catalog) -> None:
+    """Keep the job names and the folders of events, one a line. Written only where something changed.
+
+    Completion is a comfort: a state directory that cannot be written stops no command.
+    """
+    lines = {
+        "jobs": sorted(catalog.jobs),
+        "events": sorted({f"{job.data_root}/manifests/events" for job in catalog.jobs.values()}),
+    }
+    for name, words in lines.items():
+        path = state_dir / "completion" / name
+        content = "".join(f"{word}\n" for word in words).encode()
+        with contextlib.suppress(OrchctlError, OSError):
+            if not path.is_file() or path.read_bytes() != content:
+                files.make_directory(path.parent, mode=0o700)
+                files.write_atomic(path, content, mode=0o600)

@@ -1,0 +1,132 @@
+"""Facts of this machine and of files that nobody of ours wrote: processes, boots, git, outputs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchctl.core import templates
+from orchctl.core.manifest import Place
+from orchctl.core.names import format_instant
+
+_SHA = re.compile(r"[0-9a-f]{40,64}\Z")
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot, "" where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def started_ticks(pid: int) -> int | None:
+    """Return when `pid` started, in clock ticks after boot; None where there is no such process, or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command's name may hold spaces and parentheses: the fields begin after the last one.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def here() -> Place:
+    """Return where this process lives."""
+    pid = os.getpid()
+    return Place(socket.gethostname(), boot_id(), pid, started_ticks(pid) or 0)
+
+
+def is_gone(place: Place) -> bool:
+    """Whether the process at `place` certainly lives no more. A process of another host is not judged."""
+    if place.hostname != socket.gethostname():
+        return False
+    return place.boot_id != boot_id() or started_ticks(place.pid) != place.pid_started
+
+
+def git_sha(directory: str) -> str | None:
+    """Return the commit that is checked out in `directory` or above; None where there is none. Starts no git."""
+    for folder in (Path(directory), *Path(directory).parents):
+        try:
+            found = _head(folder / ".git")
+        except (OSError, UnicodeDecodeError):
+            return None
+        if found is not None:
+            return found
+    return None
+
+
+def _head(git: Path) -> str | None:
+    if git.is_file():  # a work tree or a submodule: the file names the real folder
+        git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
+    if not (git / "HEAD").is_file():
+        return None
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref:"):
+        return head if _SHA.match(head) else None
+    name = head.removeprefix("ref:").strip()
+    common = git / "commondir"
+    roots = [git, (git / common.read_text().strip()).resolve()] if common.is_file() else [git]
+    for root in roots:
+        if (root / name).is_file():
+            sha = (root / name).read_text().strip()
+            return sha if _SHA.match(sha) else None
+        packed = root / "packed-refs"
+        if packed.is_file():
+            for line in packed.read_text().splitlines():
+                if line.endswith(f" {name}"):
+                    return line.split()[0]
+    return None
+
+
+def find_outputs(declared: tuple[str, ...], values: Mapping[str, str], data_root: str) -> list[dict[str, Any]]:
+    """Look at what a run's declared outputs are: files, bytes and newest mtime for each.
+
+    `*` in a declared path matches as in a shell. What does not exist, or may not be looked at, counts 0.
+    """
+    return [_output(template, values, data_root) for template in declared]
+
+
+def _output(template: str, values: Mapping[str, str], data_root: str) -> dict[str, Any]:
+    path = templates.render(template, values)
+    pattern = templates.render(template, {key: glob.escape(value) for key, value in values.items()})
+    count = size = 0
+    newest: float | None = None
+    for match in glob.iglob(pattern, recursive=True, include_hidden=True):
+        for status in _files_at(match):
+            count += 1
+            size += status.st_size
+            newest = status.st_mtime if newest is None else max(newest, status.st_mtime)
+    return {
+        "name": path.removeprefix(data_root.rstrip("/") + "/"),
+        "path": path,
+        "file_count": count,
+        "size_bytes": size,
+        "row_count": None,
+        "newest_mtime": format_instant(datetime.fromtimestamp(newest, UTC)) if newest is not None else None,
+    }
+
+
+def _files_at(path: str) -> list[os.stat_result]:
+    """Return the state of the file at `path`, or of every file below it. Symlinks are not followed below."""
+    if not os.path.isdir(path):
+        return _stats([path])
+    return [
+        status for folder, _, names in os.walk(path) for status in _stats(os.path.join(folder, name) for name in names)
+    ]
+
+
+def _stats(paths: Any) -> list[os.stat_result]:
+    found = []
+    for path in paths:
+        try:
+            found.append(os.stat(path))
+        except OSError:
+            continue  # it went while we looked, or points nowhere
+    return found

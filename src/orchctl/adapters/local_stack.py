@@ -1,0 +1,174 @@
+"""A Prefect server and workers as background processes of this host, found and stopped by pid.
+
+Each is written down in `state/host/<name>.json` with its pid and the start of that process, so that a pid that
+was given to somebody else by now is never taken for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchctl.adapters import files, host_facts
+from orchctl.errors import GateRefused, OrchctlError
+
+LOOPBACK = "127.0.0.1"
+SERVER = "server"
+_POLL_S = 0.05
+# Prefect's own defaults suit a cloud: a poll of 10 s and a scheduler that looks every minute.
+_SERVER_SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+}
+_WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+
+
+class LocalStack:
+    """The processes that `orchctl host up` keeps. `environment` is what they inherit."""
+
+    def __init__(self, state_dir: Path, environment: Mapping[str, str]) -> None:
+        self._directory = state_dir / "host"
+        self._state_dir = state_dir
+        self._environment = environment
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_server(self, port: int) -> str:
+        """Start the server on 127.0.0.1 and return its API's address; port 0 takes a free one.
+
+        Returns at once: whether it serves is seen by asking it. Raises GateRefused where the port is taken.
+        """
+        port = _free_port() if port == 0 else port
+        if not _is_free(port):
+            raise GateRefused(
+                f"port {port} of {LOOPBACK} is taken by another program",
+                hint=f"stop it, name another port with --port, or point orchctl at it: PREFECT_API_URL=http://{LOOPBACK}:{port}/api",
+            )
+        url = f"http://{LOOPBACK}:{port}/api"
+        files.make_directory(self._home(), mode=0o700)
+        database = f"sqlite+aiosqlite:///{self._home() / 'prefect.db'}"
+        settings = {
+            **_SERVER_SETTINGS,
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            "PREFECT_API_URL": url,
+        }
+        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)]
+        self._start(SERVER, argv, settings, {"api_url": url})
+        return url
+
+    def start_worker(self, pool: str, api_url: str) -> None:
+        """Start a worker for a pool. Returns at once: whether it polls is seen in the API."""
+        argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        argv += ["--name", f"{socket.gethostname()}-{pool}"]
+        settings = {**_WORKER_SETTINGS, "PREFECT_API_URL": api_url, "ORCHCTL_STATE_DIR": str(self._state_dir)}
+        self._start(f"worker-{pool}", argv, settings, {"pool": pool})
+
+    def _home(self) -> Path:
+        return self._state_dir / "prefect"
+
+    def _start(self, name: str, argv: list[str], settings: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+        files.make_directory(self._directory, mode=0o700)
+        environment = {**self._environment, "PREFECT_HOME": str(self._home()), **settings}
+        with self.log_path(name).open("ab") as log:
+            try:
+                # cwd: Prefect looks for a prefect.toml and a .env where it starts.
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd=self._directory,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise OrchctlError(f"cannot start {name}: {error.strerror}") from error
+        self._children[name] = process
+        started = host_facts.started_ticks(process.pid)
+        record = {"pid": process.pid, "pid_started": started, "boot_id": host_facts.boot_id(), **facts}
+        files.write_atomic(self._record(name), files.dump(record), mode=0o600)
+
+    def stop(self, name: str, *, patience_s: float) -> bool:
+        """Stop a process: SIGTERM, after `patience_s` seconds SIGKILL to its whole session. Repeatable.
+
+        Returns whether it was running.
+        """
+        pid = self.pid(name)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + patience_s
+            while self.pid(name) is not None and time.monotonic() < deadline:
+                self._reap(name)
+                time.sleep(_POLL_S)
+            # Also where it went by itself: what it started and left behind is in its session.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self._reap(name)
+        self._record(name).unlink(missing_ok=True)
+        return pid is not None
+
+    def _reap(self, name: str) -> None:
+        """Collect the process if it is a child of ours and has ended, so that it does not stay as a zombie."""
+        child = self._children.get(name)
+        if child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=0.01)
+
+    def pid(self, name: str) -> int | None:
+        """Return the pid of a process that is running, None where it is not."""
+        record = files.read_json(self._record(name))
+        if not isinstance(record, dict) or record.get("boot_id") != host_facts.boot_id():
+            return None
+        pid = record.get("pid")
+        alive = isinstance(pid, int) and host_facts.started_ticks(pid) == record.get("pid_started")
+        return pid if alive and isinstance(pid, int) else None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the processes that were started and not stopped, running or not; the server first."""
+        found = sorted(path.stem for path in self._directory.glob("*.json")) if self._directory.is_dir() else []
+        return tuple(sorted(found, key=lambda name: name != SERVER))
+
+    def api_url(self) -> str | None:
+        """Return the address of the server that was started here and not stopped, None where there is none."""
+        record = files.read_json(self._record(SERVER))
+        return record.get("api_url") if isinstance(record, dict) else None
+
+    def log_path(self, name: str) -> Path:
+        """Return where a process's output goes."""
+        return self._directory / f"{name}.log"
+
+    def log_tail(self, name: str) -> str:
+        """Return the last lines of a process's output."""
+        try:
+            return "\n".join(self.log_path(name).read_text(errors="replace").splitlines()[-8:])
+        except OSError:
+            return ""
+
+    def _record(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,173 @@
+"""The manifest tree: `<data_root>/manifests/<asset>/game_date=<D>/run=<run_id>/`, and the events beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from orchctl.adapters import files, host_facts
+from orchctl.core.manifest import Run, run_of_event, run_of_manifest
+from orchctl.core.names import is_dotted_name, run_instant
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or line that was passed over, and why."""
+
+    path: str
+    reason: str
+
+
+class Manifests:
+    """The manifests under one data root."""
+
+    def __init__(self, data_root: str) -> None:
+        self.data_root = data_root
+        self._root = Path(data_root) / "manifests"
+
+    def run_directory(self, asset: str, game_date: date, run_id: str) -> Path:
+        """Return the folder of a run. It holds the manifest and a log for each attempt."""
+        return self._root / asset / f"game_date={game_date.isoformat()}" / f"run={run_id}"
+
+    def directory_of(self, run: Run) -> Path:
+        """Return the folder of a run that was read from here."""
+        return self.run_directory(run.asset, run.game_date, run.run_id)
+
+    def write(self, manifest: Mapping[str, Any]) -> Path:
+        """Write a manifest whole, in place of the one before. Repeatable."""
+        partition = manifest["partition"]
+        directory = self.run_directory(
+            manifest["asset"], date.fromisoformat(partition["game_date"]), partition["run_id"]
+        )
+        files.make_directory(directory)
+        path = directory / MANIFEST
+        files.write_atomic(path, files.dump(manifest))
+        return path
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Append one event to the file of its UTC date."""
+        folder = self._root / "events"
+        files.make_directory(folder)
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+        files.append_line(folder / f"{event['ts'][:10]}.jsonl", line.encode())
+
+    def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]:
+        """Yield the runs that the events of one UTC date tell of, in file order; several for one run.
+
+        Lines that are not run events (other events, torn or foreign lines) are passed over; the torn and the
+        foreign are noted in `skipped`.
+        """
+        path = self._root / "events" / f"{day.isoformat()}.jsonl"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            skipped.append(Skipped(str(path), error.strerror or str(error)))
+            return
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                data = json.loads(line)
+                if not isinstance(data, dict) or "event" not in data:
+                    raise ValueError("not an event of orchctl")
+                if "run_id" in data:
+                    yield run_of_event(data, data_root=self.data_root)
+            except (ValueError, RecursionError) as error:
+                skipped.append(Skipped(f"{path}:{number}", _short(error)))
+
+    def read(self, run: Run) -> dict[str, Any] | None:
+        """Return the manifest of a run as it is on disk, None where there is none. Raises ValueError on a torn one."""
+        return self._load(self.directory_of(run) / MANIFEST)
+
+    def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None:
+        """Return the run with this whole id, by its manifest. Looks at the dates near the run's, not at all.
+
+        The partition of a run lies near its instant unless somebody asked for another date: then the events
+        of its day say which.
+        """
+        day = run_instant(run_id).date()
+        for offset in (0, 1, -1):
+            for run in self.events(day + timedelta(days=offset), skipped=skipped):
+                if run.run_id == run_id:
+                    return self._run_at(self.directory_of(run), skipped) or run
+        for asset in self._assets():
+            for offset in (0, -1, 1, -2, 2):
+                directory = self.run_directory(asset, day + timedelta(days=offset), run_id)
+                if directory.is_dir() and (run_found := self._run_at(directory, skipped)) is not None:
+                    return run_found
+        return None
+
+    def current(self, run: Run, *, skipped: list[Skipped]) -> Run:
+        """Return a run that the events show as running as it is now: by its manifest, or crashed."""
+        run = self._run_at(self.directory_of(run), skipped) or run
+        if run.status == "running" and run.place is not None and host_facts.is_gone(run.place):
+            return run.with_status("crashed", "the process is gone and left no result")
+        return run
+
+    def all_manifests(self, *, skipped: list[Skipped]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield every manifest of the tree, in no order. Reads all history: only for rebuilding the events."""
+        for asset in self._assets():
+            for path in sorted((self._root / asset).glob(f"game_date=*/run=*/{MANIFEST}")):
+                try:
+                    data = self._load(path)
+                    if data is not None:
+                        run_of_manifest(data, data_root=self.data_root)
+                        yield path, data
+                except ValueError as error:
+                    skipped.append(Skipped(str(path), _short(error)))
+
+    @staticmethod
+    def logs_in(directory: Path) -> list[Path]:
+        """Return the logs in a run's folder, one for each attempt, oldest first."""
+        found = {path: path.stem.removeprefix("attempt-") for path in directory.glob("attempt-*.log")}
+        return sorted((path for path, number in found.items() if number.isdecimal()), key=lambda path: int(found[path]))
+
+    @staticmethod
+    def read_log(path: Path, offset: int) -> bytes:
+        """Return up to 1 MiB of a log from `offset` on; empty at its end, or where it is not there yet."""
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(1 << 20)
+        except FileNotFoundError:
+            return b""
+
+    def _assets(self) -> list[str]:
+        try:
+            names = sorted(path.name for path in self._root.iterdir() if path.is_dir())
+        except OSError:
+            return []
+        return [name for name in names if is_dotted_name(name) and name not in {"events", "backfills"}]
+
+    def _run_at(self, directory: Path, skipped: list[Skipped]) -> Run | None:
+        path = directory / MANIFEST
+        try:
+            data = self._load(path)
+            return None if data is None else run_of_manifest(data, data_root=self.data_root)
+        except ValueError as error:
+            skipped.append(Skipped(str(path), _short(error)))
+            return None
+
+    @staticmethod
+    def _load(path: Path) -> dict[str, Any] | None:
+        try:
+            data = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ValueError(error.strerror) from error
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        if not isinstance(data, dict):
+            raise ValueError("not a manifest")
+        return data
+
+
+def _short(error: BaseException) -> str:
+    return str(error).splitlines()[0][:120]

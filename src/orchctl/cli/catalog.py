@@ -1,0 +1,36 @@
+"""`orchctl check` and `orchctl jobs`: what the catalog says. Offline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchctl.cli import views
+from orchctl.wiring import App
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(check)
+    app.command()(jobs)
+
+
+def check(ctx: typer.Context) -> None:
+    """Validate the catalog, offline: every problem at once, with file, line, table and key."""
+    app: App = ctx.obj
+    views.checked(app.catalog, app.settings)
+
+
+def jobs(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="One job, whole.", show_default=False)] = None,
+) -> None:
+    """Show what the catalog says: all jobs, or one whole."""
+    from orchctl.services import trigger
+
+    app: App = ctx.obj
+    if job is None:
+        views.jobs(app.catalog, app.settings)
+    else:
+        views.job(app.catalog, trigger.job_of(app.catalog, job), app.settings)

@@ -1,0 +1,72 @@
+"""`orchctl host`: a local Prefect server and worker in the background."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from orchctl.cli import render, run_views
+from orchctl.errors import ExitCode
+from orchctl.wiring import App
+
+group = typer.Typer(
+    rich_markup_mode=None, help="A local Prefect server and worker in the background.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and its subcommands."""
+    app.add_typer(group, name="host")
+
+
+@group.command()
+def up(
+    ctx: typer.Context,
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="Port of the server on 127.0.0.1; 0 takes a free one."),
+    ] = 4200,
+) -> None:
+    """Start server and worker where they are not running, and wait until runs are really scheduled.
+
+    Where --api-url or PREFECT_API_URL names a server, only the worker is started, for that one.
+    """
+    from orchctl.services import stack
+
+    app: App = ctx.obj
+    named = app.settings.api_url
+    external = named if named is not None and named != app.stack.api_url() else None
+    clock = stack.Clock(time.monotonic, time.sleep)
+    status = stack.up(
+        app.stack,
+        lambda url: app.connect(url, attempts=1 if external is None else 3),
+        app.pools,
+        port=port,
+        external_url=external,
+        clock=clock,
+        say=render.note,
+    )
+    run_views.stack(status, app.settings, command="host up")
+
+
+@group.command()
+def down(ctx: typer.Context) -> None:
+    """Stop worker and server, by pid. What they run is stopped with them."""
+    from orchctl.services import stack
+
+    app: App = ctx.obj
+    run_views.stack_down(stack.down(app.stack, render.note), app.settings)
+
+
+@group.command()
+def status(ctx: typer.Context) -> None:
+    """Show whether server and worker run and answer. Exit code 1 where they do not."""
+    from orchctl.services import stack
+
+    app: App = ctx.obj
+    found = stack.status(app.stack, lambda url: app.connect(url, attempts=1), app.api_url, app.pools)
+    run_views.stack(found, app.settings, command="host status")
+    if not found.ok:
+        raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,225 @@
+"""The only place that prints. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from orchctl.core.names import format_instant, nearest
+from orchctl.errors import CatalogInvalid, GateRefused, OrchctlError, ProblemLike, UsageError
+from orchctl.wiring import Settings
+
+_STYLES = {
+    "success": "green",
+    "failed": "red",
+    "crashed": "red bold",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "skipped": "dim",
+    "observed": "dim",
+}
+
+
+def line(text: str = "") -> None:
+    """Print one line of data."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print one line that is not data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def jsonable(value: Any) -> Any:
+    """Turn results into what JSON can hold: dataclasses become objects, instants RFC 3339."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, datetime):
+        return format_instant(value)
+    return str(value) if isinstance(value, (Path, date)) else value
+
+
+def emit(
+    command: str,
+    data: Any,
+    text: Callable[[], None],
+    settings: Settings,
+    *,
+    errors: Iterable[dict[str, Any]] = (),
+) -> None:
+    """Print a result: the JSON envelope, or `text()`. `errors` are those of a partial result."""
+    if not settings.as_json:
+        text()
+        return
+    listed = list(errors)
+    envelope = {
+        "schema": 1,
+        "command": command,
+        "status": "partial" if listed else "success",
+        "data": jsonable(data),
+        "errors": listed,
+    }
+    print(json.dumps(envelope, ensure_ascii=False, indent=2))
+
+
+def error(problem: OrchctlError, *, command: str, settings: Settings | None) -> None:
+    """Print an error, on stderr; with --json as an envelope on stdout."""
+    problems = problem.problems if isinstance(problem, CatalogInvalid) else ()
+    if settings is not None and settings.as_json:
+        listed = [_problem_json(problem.code, item) for item in problems] or [
+            {"code": problem.code, "message": problem.message, "hint": problem.hint}
+        ]
+        print(
+            json.dumps(
+                {"schema": 1, "command": command, "status": "error", "data": None, "errors": listed},
+                ensure_ascii=False,
+                indent=2,
+            )
+        )
+        return
+    for item in problems:
+        place = f"{item.place}: " if item.place else ""
+        note(f"{item.where}: {place}{item.message}")
+        if item.hint:
+            note(f"    {item.hint}")
+    note(f"error: {problem.message}")
+    if problem.hint:
+        note(f"hint: {problem.hint}")
+
+
+def _problem_json(code: str, item: ProblemLike) -> dict[str, Any]:
+    return {
+        "code": code,
+        "message": f"{item.place}: {item.message}" if item.place else item.message,
+        "hint": item.hint,
+        "file": item.file,
+        "line": item.line,
+        "table": item.table,
+        "key": item.key,
+    }
+
+
+def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
+    """Raise UsageError where `value` is not one of `allowed`."""
+    if value is not None and value not in allowed:
+        near = nearest(value, allowed)
+        hint = (f'did you mean "{near}"? ' if near else "") + f"allowed: {', '.join(allowed)}"
+        raise UsageError(f"{option}: there is no {value!r}", hint=hint)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal. Raises GateRefused on no, and where nobody can be asked and `yes` is not given."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise GateRefused(f"this needs an answer: {question}", hint="--yes gives it")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise GateRefused("not confirmed; nothing was changed")
+
+
+def width() -> int | None:
+    """Return the columns of the terminal that data goes to; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    settings: Settings,
+    *,
+    right: Iterable[str] = (),
+    flexible: str = "",
+) -> None:
+    """Print a table without lines. On a terminal the column `flexible` gives way; elsewhere nothing is cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = width()
+    console = Console(width=columns or 10_000, no_color=not settings.color, highlight=False, soft_wrap=False)
+    printed = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    rights = set(right)
+    for index, heading in enumerate(headings):
+        widest = max((len(row[index]) for row in rows), default=0)
+        printed.add_column(
+            heading,
+            justify="right" if heading in rights else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            header_style="bold",
+            min_width=min(6, widest) if heading == flexible else max(widest, len(heading)),
+        )
+    for row in rows:
+        printed.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    with console.capture() as captured:
+        console.print(printed)
+    # A table pads its last column: blanks at the end of a line help nobody.
+    sys.stdout.write("".join(f"{text.rstrip()}\n" for text in captured.get().splitlines()))
+
+
+def raw(chunks: Iterable[bytes]) -> None:
+    """Write bytes to stdout as they come."""
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def counter(total: int, word: str, settings: Settings) -> Iterator[Callable[[], None]]:
+    """Show `synced 12/1000` on a terminal while a long work goes on."""
+    shown = sys.stderr.isatty() and not settings.as_json and total > 1
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if shown:
+            print(f"\r{word} {done}/{total}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield advance
+    finally:
+        if shown and done:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
+    """Show a line that changes below output that grows; off a terminal only the output is written."""
+    shown = sys.stderr.isatty() and not settings.as_json
+
+    def show(text: str, output: bytes) -> None:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if output:
+            stream = sys.stderr.buffer if settings.as_json else sys.stdout.buffer
+            stream.write(output)
+            stream.flush()
+        if shown:
+            columns = shutil.get_terminal_size().columns
+            print(text[: columns - 1], end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def close_stdout() -> None:
+    """Point stdout at nothing, so that Python's last flush does not complain about a closed pipe."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

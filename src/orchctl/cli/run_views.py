@@ -1,0 +1,295 @@
+"""What `run`, `runs` and `host` show."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from orchctl.cli import render
+from orchctl.core.durations import human
+from orchctl.core.names import format_instant
+
+if TYPE_CHECKING:
+    from orchctl.core.manifest import Run
+    from orchctl.services.runs import Listing, Reindexed, Shown
+    from orchctl.services.stack import Status
+    from orchctl.services.trigger import Ended, Progress, Started
+    from orchctl.wiring import Settings
+
+_NARROW = 110
+_SHORT_TRIGGERS = {"schedule": "sched", "manual": "hand", "backfill": "backf", "catchup": "catch"}
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return a run as data; the keys are those of the events."""
+    return {
+        "run_id": run.run_id,
+        "job": run.job,
+        "asset": run.asset,
+        "game_date": run.game_date.isoformat(),
+        "status": run.status,
+        "slot": format_instant(run.slot) if run.slot else None,
+        "origin": run.origin,
+        "trigger": run.trigger,
+        "mode": run.mode,
+        "attempt": run.attempt,
+        "started_at": format_instant(run.started_at),
+        "finished_at": format_instant(run.finished_at) if run.finished_at else None,
+        "duration_s": run.duration_s,
+        "exit_code": run.exit_code,
+        "signal": run.signal,
+        "reason": run.reason,
+        "data_root": run.data_root,
+    }
+
+
+def runs(listing: Listing, timezone: str, settings: Settings, *, one_day: bool) -> None:
+    """List runs, with a line of totals; what was passed over goes to stderr."""
+    zone = ZoneInfo(timezone)
+    data = {
+        "timezone": timezone,
+        "start": listing.window.start,
+        "end": listing.window.end,
+        "runs": [run_json(run) for run in listing.runs],
+        "totals": listing.totals,
+        "hidden": listing.hidden,
+    }
+    errors = [
+        {"code": "skipped", "message": f"{item.path}: {item.reason}", "hint": "orchctl runs reindex"}
+        for item in listing.skipped
+    ]
+    if not settings.as_json:
+        for item in listing.skipped:
+            render.note(f"passed over {item.path}: {item.reason}")
+    render.emit("runs", data, lambda: _runs_text(listing, zone, settings, one_day=one_day), settings, errors=errors)
+
+
+def _runs_text(listing: Listing, zone: ZoneInfo, settings: Settings, *, one_day: bool) -> None:
+    columns = render.width()
+    narrow = columns is not None and columns < _NARROW
+    day = f"{listing.window.start.astimezone(zone):%Y-%m-%d}"
+    if listing.runs:
+        headings = (
+            "STATUS",
+            "JOB",
+            "SLOT",
+            "TRIG" if narrow else "TRIGGER",
+            "TRY",
+            "START",
+            "TOOK",
+            "EXIT",
+            "RUN",
+        )
+        rows = [_row(run, zone, narrow=narrow, one_day=one_day) for run in listing.runs]
+        render.table(headings, rows, settings, right=("TRY", "TOOK", "EXIT"), flexible="JOB")
+    totals = ", ".join(f"{number} {status}" for status, number in sorted(listing.totals.items())) or "no runs"
+    hidden = f" ({listing.hidden} older not shown)" if listing.hidden else ""
+    span = f"on {day}" if one_day else f"since {listing.window.start.astimezone(zone):%Y-%m-%d %H:%M}"
+    render.line(f"{totals} {span} ({zone.key}){hidden}")
+
+
+def _row(run: Run, zone: ZoneInfo, *, narrow: bool, one_day: bool) -> tuple[str, ...]:
+    return (
+        run.status,
+        run.job,
+        _clock(run.slot, zone, one_day=one_day, seconds=run.slot is not None and run.slot.second != 0),
+        _SHORT_TRIGGERS.get(run.trigger, run.trigger) if narrow else run.trigger,
+        str(run.attempt),
+        _clock(run.started_at, zone, one_day=one_day, seconds=True),
+        human(run.duration_s),
+        _exit(run),
+        # A part of a run id that is unique is enough to name it: on a narrow terminal the date goes.
+        run.run_id[9:] if narrow and one_day else run.run_id,
+    )
+
+
+def _clock(instant: datetime | None, zone: ZoneInfo, *, one_day: bool, seconds: bool) -> str:
+    if instant is None:
+        return "-"
+    form = ("" if one_day else "%m-%d ") + ("%H:%M:%S" if seconds else "%H:%M")
+    return instant.astimezone(zone).strftime(form)
+
+
+def _exit(run: Run) -> str:
+    if run.signal:
+        return run.signal.removeprefix("SIG")
+    return "-" if run.exit_code is None else str(run.exit_code)
+
+
+def run(shown: Shown, timezone: str, settings: Settings) -> None:
+    """Show one run whole."""
+    data = {
+        "run": run_json(shown.run),
+        "manifest": shown.manifest,
+        "directory": shown.directory,
+        "logs": list(shown.logs),
+        "ui_url": shown.ui_url,
+    }
+    render.emit("runs show", data, lambda: _run_text(shown, ZoneInfo(timezone)), settings)
+
+
+def _run_text(shown: Shown, zone: ZoneInfo) -> None:
+    one, manifest = shown.run, shown.manifest or {}
+    partition, environment = manifest.get("partition") or {}, manifest.get("environment") or {}
+    rows: list[tuple[str, object]] = [
+        ("run", one.run_id),
+        ("job", one.job),
+        ("status", one.status + (f": {one.reason}" if one.reason else "")),
+        ("game date", one.game_date),
+        ("as of", partition.get("run_as_of_ts")),
+        ("slot", _local(one.slot, zone)),
+        ("trigger", f"{one.trigger} ({one.origin}, {one.mode})"),
+        ("attempt", one.attempt),
+        ("started", _local(one.started_at, zone)),
+        ("finished", _local(one.finished_at, zone)),
+        ("took", human(one.duration_s)),
+        ("exit", _exit(one)),
+        ("host", f"{environment.get('hostname')} pid {environment.get('pid')}" if environment else None),
+        ("commit", environment.get("git_sha")),
+        ("catalog", environment.get("catalog_digest")),
+    ]
+    for label, value in rows:
+        if value not in (None, "-", ""):
+            render.line(f"{label:<11}{value}")
+    for attempt in (manifest.get("attempts") or [])[:-1]:
+        ended = f"{attempt.get('status')}, exit {attempt.get('exit_code')}, started {attempt.get('started_at')}"
+        render.line(f"{'earlier':<11}attempt {attempt.get('attempt')}: {ended}")
+    for output in manifest.get("outputs") or []:
+        newest = f", newest {output['newest_mtime']}" if output.get("newest_mtime") else ""
+        render.line(
+            f"{'output':<11}{output['name']}: {output['file_count']} files, {output['size_bytes']} bytes{newest}"
+        )
+    snippet = (manifest.get("error") or {}).get("snippet")
+    if snippet:
+        render.line("last lines")
+        for text in snippet.splitlines():
+            render.line(f"    {text}")
+    for log in shown.logs:
+        render.line(f"{'log':<11}{log}")
+    render.line(f"{'manifest':<11}{shown.directory / 'manifest.json'}")
+    if shown.ui_url:
+        render.line(f"{'prefect':<11}{shown.ui_url}")
+
+
+def _local(instant: datetime | None, zone: ZoneInfo) -> str | None:
+    if instant is None:
+        return None
+    local = instant.astimezone(zone)
+    return f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()} ({format_instant(instant)})"
+
+
+def run_started(started: Started, settings: Settings) -> None:
+    """Say that a run was asked for."""
+    data = {
+        "job": started.job.name,
+        "run_id": started.run_id,
+        "flow_run_id": started.flow_run_id,
+        "directory": started.directory,
+        "ui_url": started.ui_url,
+        "notes": list(started.notes),
+    }
+    if not settings.as_json:
+        _notes(started)
+
+    def text() -> None:
+        render.line(f"{started.job.name}: run {started.run_id} asked for")
+        render.line(f"    follow it: orchctl runs logs --follow {started.run_id}")
+        render.line(f"    in Prefect: {started.ui_url}")
+
+    render.emit("run", data, text, settings)
+
+
+def run_waiting(started: Started, settings: Settings) -> None:
+    """Say, on stderr, what is being waited for."""
+    if not settings.as_json:
+        _notes(started)
+        render.note(f"{started.job.name}: run {started.run_id}, in Prefect: {started.ui_url}")
+
+
+def _notes(started: Started) -> None:
+    for text in started.notes:
+        render.note(f"note: {text}")
+
+
+@contextlib.contextmanager
+def follower(started: Started, settings: Settings) -> Iterator[Callable[[Progress], None]]:
+    """Show the log of a run as it comes, and a line with its state and time below."""
+    begun = time.monotonic()
+    with render.status_line(settings) as show:
+
+        def step(progress: Progress) -> None:
+            took = human(time.monotonic() - begun)
+            show(
+                f"{started.job.name} {started.run_id}  {progress.state or 'Scheduled'}  {took}",
+                progress.output,
+            )
+
+        yield step
+
+
+def run_ended(started: Started, ended: Ended, settings: Settings) -> None:
+    """Say how a run ended."""
+    one = ended.run
+    status = one.status if one else (ended.flow_run.state_name or "gone").lower()
+    reason = (one.reason if one else None) or (ended.flow_run.state_message if not one else None)
+    data = {
+        "job": started.job.name,
+        "run_id": one.run_id if one else started.run_id,
+        "flow_run_id": started.flow_run_id,
+        "status": status,
+        "reason": reason,
+        "exit_code": ended.exit_code,
+        "run": run_json(one) if one else None,
+        "ui_url": started.ui_url,
+    }
+    took = f" after {human(one.duration_s)}" if one and one.duration_s is not None else ""
+    text = f"{started.job.name}: {status}{took}" + (f": {reason}" if reason else "") + f" (run {data['run_id']})"
+    if settings.as_json:
+        render.emit("run", data, lambda: None, settings)
+    else:
+        render.note(text)
+
+
+def reindexed(result: Reindexed, settings: Settings) -> None:
+    """Say what a reindex did."""
+    for item in result.skipped:
+        render.note(f"passed over {item.path}: {item.reason}")
+    text = f"{result.manifests} manifests read, {result.added} events added"
+    render.emit(
+        "runs reindex",
+        {"manifests": result.manifests, "added": result.added},
+        lambda: render.line(text),
+        settings,
+    )
+
+
+def stack(found: Status, settings: Settings, *, command: str) -> None:
+    """Show server and workers."""
+    data = {
+        "ok": found.ok,
+        "api_url": found.api_url,
+        "ui_url": found.ui_url,
+        "version": found.version,
+        "schedules": found.schedules,
+        "parts": list(found.parts),
+    }
+
+    def text() -> None:
+        for part in found.parts:
+            pid = f"pid {part.pid}" if part.pid is not None else "no process of this host" if part.ok else "not running"
+            render.line(f"{'ok' if part.ok else 'DOWN':<5}{part.name}: {part.detail} ({pid})")
+        if not found.parts:
+            render.line(f"nothing was started here; the API is {found.api_url}")
+        render.line(f"ui   {found.ui_url}")
+
+    render.emit(command, data, text, settings)
+
+
+def stack_down(stopped: tuple[str, ...], settings: Settings) -> None:
+    """Say what was stopped."""
+    text = f"stopped {', '.join(stopped)}" if stopped else "nothing was running"
+    render.emit("host down", {"stopped": list(stopped)}, lambda: render.line(text), settings)

@@ -1,0 +1,102 @@
+"""`orchctl runs`: what ran."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from orchctl.cli import render, run_views
+from orchctl.wiring import App
+
+group = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="List what ran; show one run, or its log.",
+    no_args_is_help=False,
+)
+RunRef = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run id, or a part that is unique today.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and its subcommands."""
+    app.add_typer(group, name="runs")
+
+
+@group.callback()
+def runs(
+    ctx: typer.Context,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            "--date",
+            metavar="YYYY-MM-DD",
+            help="Runs that started on this day in the catalog's zone; default: today.",
+        ),
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only of this job.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only running, success, failed, skipped, crashed, cancelled or observed.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help="Runs since 2h, 2025-12-19 or an instant, instead of one day."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="Only the newest N.")] = None,
+) -> None:
+    """List what ran, newest last."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from orchctl.core.manifest import STATUSES
+    from orchctl.services import runs as service
+    from orchctl.services import trigger
+
+    app: App = ctx.obj
+    render.check_choice("--status", status, STATUSES)
+    if job is not None:
+        trigger.job_of(app.catalog, job)
+    timezone = app.catalog.timezone
+    window = service.window_of(date, since, timezone=timezone, now=app.now())
+    listing = service.listing(app.trees, window, job=job, status=status, limit=limit)
+    run_views.runs(listing, timezone, app.settings, one_day=since is None)
+
+
+@group.command()
+def show(ctx: typer.Context, run: RunRef) -> None:
+    """Show everything about a run, and where its log, manifest and page in Prefect's UI are."""
+    from orchctl.services import runs as service
+
+    app: App = ctx.obj
+    tree, found = service.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
+    run_views.run(service.show(tree, found, app.prefect.run_url), app.catalog.timezone, app.settings)
+
+
+@group.command()
+def logs(
+    ctx: typer.Context,
+    run: RunRef,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+) -> None:
+    """Print the log of a run: all it wrote, every attempt, secrets masked."""
+    from orchctl.services import runs as service
+
+    app: App = ctx.obj
+    tree, found = service.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
+    render.raw(service.log_chunks(tree, found, follow=follow, sleep=time.sleep))
+
+
+@group.command()
+def reindex(ctx: typer.Context) -> None:
+    """Add to the events what the manifests know and the events do not. Reads the whole tree."""
+    from orchctl.services import runs as service
+
+    app: App = ctx.obj
+    run_views.reindexed(service.reindex(app.trees), app.settings)

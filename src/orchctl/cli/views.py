@@ -1,0 +1,264 @@
+"""What `check`, `jobs`, `plan` and `sync` show."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchctl.cli import render
+from orchctl.core.durations import canonical
+
+if TYPE_CHECKING:
+    from orchctl.core.catalog import Catalog, Job, Schedule
+    from orchctl.core.plan import Change, FieldChange, Plan, ScheduleChange
+    from orchctl.services.sync import Synced
+    from orchctl.wiring import Settings
+
+_SIGNS = {"create": "+", "update": "~", "recreate": "!", "delete": "-"}
+_CUT = 60
+
+
+def checked(catalog: Catalog, settings: Settings) -> None:
+    """Say that the catalog is valid."""
+    legacy = sum(job.has_legacy for job in catalog.jobs.values())
+    data = {
+        "name": catalog.name,
+        "digest": catalog.digest,
+        "jobs": len(catalog.jobs),
+        "schedules": len(catalog.schedules),
+        "with_legacy_triggers": legacy,
+    }
+    jobs_said = f"{_count(len(catalog.jobs), 'job')} ({legacy} with legacy triggers)"
+    text = f"{settings.config_dir}: {jobs_said}, {_count(len(catalog.schedules), 'schedule')}, no problems"
+    render.emit("check", data, lambda: render.line(text), settings)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def jobs(catalog: Catalog, settings: Settings) -> None:
+    """List the jobs."""
+    rows = [
+        (
+            job.name,
+            ", ".join(cadence(schedule) for schedule in catalog.schedules_of(job)) or "by hand",
+            canonical(job.timeout),
+            str(job.retries),
+            job.overlap,
+            str(len(job.legacy)),
+            job.description,
+        )
+        for job in catalog.jobs.values()
+    ]
+    headings = ("JOB", "SCHEDULE", "TIMEOUT", "RETRIES", "OVERLAP", "LEGACY", "DESCRIPTION")
+    data = {"jobs": [job_json(job) for job in catalog.jobs.values()]}
+
+    def text() -> None:
+        if rows:
+            render.table(headings, rows, settings, right=("RETRIES", "LEGACY"), flexible="DESCRIPTION")
+        else:
+            render.note("the catalog has no jobs")
+
+    render.emit("jobs", data, text, settings)
+
+
+def job(catalog: Catalog, one: Job, settings: Settings) -> None:
+    """Show a job whole."""
+    data = {
+        "job": job_json(one),
+        "schedules": [
+            schedule.model_dump(mode="json", exclude_defaults=True) for schedule in catalog.schedules_of(one)
+        ],
+    }
+
+    def text() -> None:
+        for key, value in job_json(one).items():
+            render.line(f"{key:<22}{_plain(value)}")
+        for schedule in catalog.schedules_of(one):
+            render.line(f"{'schedule':<22}{schedule.name}: {cadence(schedule)} ({schedule.timezone})")
+
+    render.emit("jobs", data, text, settings)
+
+
+def cadence(schedule: Schedule) -> str:
+    """Say when a schedule fires, as the catalog says it."""
+    if schedule.every is not None:
+        return f"every {canonical(schedule.every)}"
+    return schedule.cron or schedule.rrule or " | ".join(schedule.on_calendar)
+
+
+def job_json(one: Job) -> dict[str, Any]:
+    """Return a job as data, secrets masked."""
+    data = one.model_dump(mode="json")
+    return {"name": data.pop("name"), **{key: shown(key, value) for key, value in data.items()}}
+
+
+def shown(key: str, value: Any) -> Any:
+    """Return a value with the secrets in it masked: those of keys that look secret, and passwords in URLs."""
+    from orchctl.core.mask import Masker, looks_secret
+
+    if isinstance(value, dict):
+        return {inner: shown(inner, item) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(key, item) for item in value]
+    if isinstance(value, str):
+        return "***" if looks_secret(key) and value else Masker({}).mask(value)
+    return value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value or "-"
+    return "-" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
+
+
+def plan(proposed: Plan, settings: Settings, *, command: str) -> None:
+    """Show what `sync` would do."""
+    render.emit(command, _plan_json(proposed), lambda: _plan_text(proposed, settings), settings)
+
+
+def _plan_json(proposed: Plan) -> dict[str, Any]:
+    return {
+        "digest": proposed.digest,
+        "empty": proposed.empty,
+        "writes_catalog": proposed.writes_catalog,
+        "work_pools": list(proposed.pools),
+        "changes": [_change_json(change) for change in proposed.changes],
+        "notes": list(proposed.notes),
+        "conflicts": [
+            {"subject": item.subject, "message": item.message, "hint": item.hint} for item in proposed.conflicts
+        ],
+    }
+
+
+def _change_json(change: Change) -> dict[str, Any]:
+    return {
+        "job": change.job,
+        "action": change.action,
+        "deployment_id": change.deployment_id,
+        "drift": change.drift,
+        "fields": [
+            {
+                "field": item.field,
+                "before": shown(item.field, item.before),
+                "after": shown(item.field, item.after),
+                "because": item.because,
+            }
+            for item in change.fields
+        ],
+        "schedules": [
+            {
+                "slug": item.slug,
+                "action": item.action,
+                "before": item.before,
+                "after": item.after.schedule if item.after else None,
+                "because": item.because,
+            }
+            for item in change.schedules
+        ],
+        "runs_deleted": [{"id": run.id, "expected_start": run.expected_start} for run in change.runs_deleted],
+        "runs_kept": [
+            {"id": run.id, "state": run.state_name, "expected_start": run.expected_start} for run in change.runs_kept
+        ],
+    }
+
+
+def _plan_text(proposed: Plan, settings: Settings) -> None:
+    for item in proposed.conflicts:
+        render.line(f"! {item.subject} {item.message}")
+        render.line(f"    {item.hint}")
+    for pool in proposed.pools:
+        render.line(f"+ work pool {pool}")
+    for change in proposed.changes:
+        _change_text(change, verbose=settings.verbose)
+    for text in proposed.notes:
+        render.line(f"note: {text}")
+    render.line(_summary(proposed))
+
+
+def _change_text(change: Change, *, verbose: bool) -> None:
+    drift = " (drift: changed by hand in Prefect)" if change.drift else ""
+    extra = ": its labels can only be set anew, so its schedules get new ids" if change.action == "recreate" else ""
+    render.line(f"{_SIGNS[change.action]} {change.job}  {change.action}{drift}{extra}")
+    if change.action != "create" or verbose:
+        for item in change.fields:
+            render.line(f"    {item.field}: {_field_text(item)}")
+    for schedule in change.schedules:
+        render.line(f"    schedule {schedule.slug}: {_schedule_text(schedule)}")
+    if change.runs_deleted:
+        first = change.runs_deleted[0].expected_start
+        render.line(
+            f"    {_count(len(change.runs_deleted), 'scheduled run')} from {first:%Y-%m-%d %H:%M:%S}Z on "
+            + ("will be deleted" if change.action == "delete" else "will be made anew")
+        )
+    for run in change.runs_kept:
+        render.line(f"    run {run.name} ({run.state_name}, due {run.expected_start:%Y-%m-%d %H:%M:%S}Z) stays")
+
+
+def _field_text(item: FieldChange) -> str:
+    before, after = shown(item.field, item.before), shown(item.field, item.after)
+    if isinstance(before, dict) and isinstance(after, dict):
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        parts = [f"{key} {_cut(before.get(key))} -> {_cut(after.get(key))}" for key in sorted(changed)]
+        text = "; ".join(parts) or "changed"
+    else:
+        text = f"{_cut(before)} -> {_cut(after)}"
+    return text + ("   [by hand]" if item.because == "by hand" else "")
+
+
+def _schedule_text(item: ScheduleChange) -> str:
+    from orchctl.core.schedules import words
+
+    by_hand = "   [by hand]" if item.because == "by hand" else ""
+    before = words(item.before) if item.before else None
+    after = words(item.after.schedule) if item.after else None
+    if item.before and item.before.get("parameters"):
+        before = f"{before} with parameters {_cut(item.before['parameters'])}"
+    if before and after:
+        return f"{before} -> {after}{by_hand}"
+    return (f"{after}" if after else f"{before} goes") + by_hand
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = f'"{text}"' if isinstance(value, str) else text
+    return text if len(text) <= _CUT else text[: _CUT - 1] + "…"
+
+
+def _summary(proposed: Plan) -> str:
+    if proposed.empty:
+        return "no changes"
+    counts = {action: sum(change.action == action for change in proposed.changes) for action in _SIGNS}
+    parts = [f"{number} to {action}" for action, number in counts.items() if number]
+    parts += [f"{_count(len(proposed.pools), 'work pool')} to make"] if proposed.pools else []
+    parts += ["the applied catalog to write"] if proposed.writes_catalog and not parts else []
+    parts += [f"{_count(len(proposed.conflicts), 'conflict')}: nothing will be changed"] if proposed.conflicts else []
+    return ", ".join(parts)
+
+
+def synced(done: Synced, settings: Settings) -> None:
+    """Say what a sync did."""
+    counts = {action: sum(change.action == action for change in done.applied) for action in _SIGNS}
+    data = {
+        "digest": done.plan.digest,
+        "work_pools": list(done.plan.pools),
+        "changes": [_change_json(change) for change in done.applied],
+        "notes": list(done.plan.notes),
+    }
+    past = {"create": "created", "update": "updated", "recreate": "recreated", "delete": "deleted"}
+
+    def text() -> None:
+        for pool in done.plan.pools:
+            render.line(f"+ work pool {pool}")
+        for change in done.applied:
+            mode = ""
+            if change.action == "create":
+                mode = ", observing" if done.plan.desired[change.job].job.has_legacy else ", live"
+            render.line(f"{_SIGNS[change.action]} {change.job}  {past[change.action]}{mode}")
+        for item in done.plan.notes:
+            render.line(f"note: {item}")
+        said = [f"{number} {past[action]}" for action, number in counts.items() if number]
+        render.line(", ".join(said) if said else "no changes")
+
+    render.emit("sync", data, text, settings)

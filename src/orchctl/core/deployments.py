@@ -1,0 +1,157 @@
+"""What a job should look like in Prefect: one flow and one deployment, both named like the job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchctl.core import schedules
+from orchctl.core.catalog import Catalog, Job
+from orchctl.core.remote import RemoteDeployment
+
+TAG = "orchctl"
+LABEL_CATALOG = "orchctl.catalog"
+LABEL_JOB = "orchctl.job"
+ENTRYPOINT = "orchctl.runner.flow.run_job"
+STATE_DIR_VARIABLE = "ORCHCTL_STATE_DIR"
+_COLLISION = {"skip": "CANCEL_NEW", "queue": "ENQUEUE"}
+
+# The parameters of `runner/flow.py`, as Prefect's UI shows them. `job` and `digest` say which entry of which
+# applied catalog runs; the others make a run for another date, instant or slot than the schedule would.
+PARAMETER_SCHEMA: Mapping[str, Any] = {
+    "title": "Parameters",
+    "type": "object",
+    "properties": {
+        "job": {"title": "job", "type": "string", "position": 0},
+        "digest": {"title": "digest", "type": "string", "position": 1},
+        "game_date": {"title": "game_date", "type": "string", "position": 2, "default": ""},
+        "run_as_of_ts": {"title": "run_as_of_ts", "type": "string", "position": 3, "default": ""},
+        "slot": {"title": "slot", "type": "string", "position": 4, "default": ""},
+    },
+    "required": ["job", "digest"],
+    "definitions": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSchedule:
+    """A schedule by its slug. `schedule` is canonical (see `schedules.canonical`)."""
+
+    slug: str
+    schedule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A deployment as the catalog wants it. The keys of `fields` are those of `MANAGED`."""
+
+    job: Job
+    digest: str
+    fields: Mapping[str, Any]
+    schedules: tuple[DesiredSchedule, ...]
+
+
+MANAGED = (
+    "entrypoint",
+    "path",
+    "pull_steps",
+    "work_pool",
+    "work_queue",
+    "parameters",
+    "parameter_schema",
+    "enforce_parameter_schema",
+    "concurrency_limit",
+    "collision_strategy",
+    "job_variables",
+    "tags",
+    "labels",
+    "description",
+)
+
+
+def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desired:
+    """Return the deployment of `job`. `digest` names the applied catalog that holds the job as it is here."""
+    fields = {
+        "entrypoint": ENTRYPOINT,
+        "path": None,
+        "pull_steps": [],
+        "work_pool": job.work_pool,
+        "work_queue": "default",
+        "parameters": {"job": job.name, "digest": digest},
+        "parameter_schema": dict(PARAMETER_SCHEMA),
+        "enforce_parameter_schema": True,
+        "concurrency_limit": 1,
+        "collision_strategy": _COLLISION[job.overlap],
+        "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir}},
+        "tags": sorted({TAG, *job.tags}),
+        "labels": {LABEL_CATALOG: catalog.name, LABEL_JOB: job.name},
+        "description": job.description,
+    }
+    wanted = tuple(
+        DesiredSchedule(schedule.name, schedules.canonical(schedules.to_prefect(schedule)))
+        for schedule in catalog.schedules_of(job)
+    )
+    return Desired(job, digest, fields, wanted)
+
+
+def observed(deployment: RemoteDeployment) -> dict[str, Any]:
+    """Return the managed fields of a deployment as Prefect has them, in the form of `Desired.fields`."""
+    ours = {LABEL_CATALOG, LABEL_JOB}
+    return {
+        "entrypoint": deployment.entrypoint,
+        "path": deployment.path or None,
+        "pull_steps": list(deployment.pull_steps),
+        "work_pool": deployment.work_pool,
+        "work_queue": deployment.work_queue,
+        "parameters": dict(deployment.parameters),
+        "parameter_schema": dict(deployment.parameter_schema),
+        "enforce_parameter_schema": deployment.enforce_parameter_schema,
+        "concurrency_limit": deployment.concurrency_limit,
+        "collision_strategy": deployment.collision_strategy,
+        "job_variables": dict(deployment.job_variables),
+        "tags": sorted(deployment.tags),
+        # Prefect adds labels of its own (prefect.flow.id).
+        "labels": {key: value for key, value in deployment.labels.items() if key in ours},
+        "description": deployment.description or "",
+    }
+
+
+def to_body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return managed fields under the names and in the shapes of Prefect's API, for POST and PATCH alike."""
+    body: dict[str, Any] = {}
+    for field, value in fields.items():
+        if field == "work_pool":
+            body["work_pool_name"] = value
+        elif field == "work_queue":
+            body["work_queue_name"] = value
+        elif field == "parameter_schema":
+            body["parameter_openapi_schema"] = value
+        elif field == "collision_strategy":
+            body["concurrency_options"] = {"collision_strategy": value}
+        else:
+            body[field] = value
+    return body
+
+
+def schedule_body(schedule: DesiredSchedule, *, active: bool = True) -> dict[str, Any]:
+    """Return a schedule under the names of Prefect's API. `active` is always said: silence would turn it on."""
+    return {"slug": schedule.slug, "schedule": dict(schedule.schedule), "active": active, "parameters": {}}
+
+
+def is_ours(deployment: RemoteDeployment, catalog_name: str) -> bool:
+    """Whether `deployment` carries the mark of this catalog.
+
+    The label decides. Only where it is gone (a POST by hand replaces labels) does the tag count, together
+    with the parameter that names the job.
+    """
+    label = deployment.labels.get(LABEL_CATALOG)
+    if label is not None:
+        return bool(label == catalog_name)
+    return TAG in deployment.tags and deployment.parameters.get("job") == deployment.name
+
+
+def digest_of(deployment: RemoteDeployment) -> str | None:
+    """Return the digest of the applied catalog that the deployment's runs take their job from."""
+    digest = deployment.parameters.get("digest")
+    return digest if isinstance(digest, str) else None

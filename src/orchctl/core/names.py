@@ -1,0 +1,100 @@
+"""Names, dates and run ids: what may become part of a path, and how it is written."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DOTTED_NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
+ENV_KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+RUN_ID_PATTERN = r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$"
+
+# `\Z`, not `$`: `$` also matches before a final newline.
+_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
+_DOTTED = re.compile(DOTTED_NAME_PATTERN.replace("$", r"\Z"))
+_ENV_KEY = re.compile(ENV_KEY_PATTERN.replace("$", r"\Z"))
+_RUN_ID = re.compile(RUN_ID_PATTERN.replace("$", r"\Z"))
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a job, schedule or work pool (and so a file)."""
+    return _NAME.match(text) is not None
+
+
+def is_dotted_name(text: str) -> bool:
+    """Whether `text` may name an asset or a step; `..` is refused although each dot alone is allowed."""
+    return _DOTTED.match(text) is not None and ".." not in text
+
+
+def is_env_key(text: str) -> bool:
+    """Whether `text` may be the name of an environment variable."""
+    return _ENV_KEY.match(text) is not None
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` is a whole run id such as `20251219T020143Z-3f9a1c`."""
+    return _RUN_ID.match(text) is not None
+
+
+def nearest(found: str, allowed: Iterable[str]) -> str | None:
+    """Return the allowed word most like `found`, or None where none is near."""
+    close = difflib.get_close_matches(found.lower(), list(allowed), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def parse_date(text: str) -> date:
+    """Read `YYYY-MM-DD`.
+
+    Raises ValueError on anything else, also on what `date.fromisoformat` would take (`20251219`, `2025-W51`).
+    """
+    if not _DATE.match(text):
+        raise ValueError(f"{text!r} is not a date like 2025-12-19")
+    return date.fromisoformat(text)
+
+
+def parse_instant(text: str) -> datetime:
+    """Read an RFC 3339 instant with a zone (`2025-12-19T05:00:00Z`); the answer is in UTC.
+
+    Raises ValueError on anything else; an instant without a zone is refused, for it would be a guess.
+    """
+    if not _INSTANT.match(text):
+        raise ValueError(f"{text!r} is not an instant like 2025-12-19T05:00:00Z")
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def format_instant(instant: datetime) -> str:
+    """Write an instant in UTC: whole seconds as `2025-12-19T05:00:00Z`, others with three decimals."""
+    moment = instant.astimezone(UTC)
+    if moment.microsecond < 1000:
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def slot_name(slot: datetime) -> str:
+    """Write a slot so that it can be a file name and sorts by time: `20251219T050000Z`, with microseconds if any."""
+    moment = slot.astimezone(UTC)
+    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
+    return moment.strftime("%Y%m%dT%H%M%S") + fraction + "Z"
+
+
+def run_id(started_for: datetime, flow_run_id: str) -> str:
+    """Return the id of the run that serves `flow_run_id`.
+
+    It is derived, not drawn: every attempt of one flow run, and whoever asked for the run, compute the same
+    id without asking each other. It sorts by `started_for`, the instant the flow run was scheduled for.
+    """
+    digest = hashlib.sha256(flow_run_id.encode()).hexdigest()[:6]
+    return started_for.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + digest
+
+
+def run_instant(run: str) -> datetime:
+    """Return the instant in a run id (UTC, whole seconds). The id must be a whole one."""
+    return datetime.strptime(run[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

@@ -1,0 +1,358 @@
+"""The difference between the catalog and Prefect, and what it would take to close it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from orchctl.core.catalog import Catalog, Job
+from orchctl.core.deployments import (
+    LABEL_CATALOG,
+    MANAGED,
+    Desired,
+    DesiredSchedule,
+    desired,
+    digest_of,
+    is_ours,
+    observed,
+)
+from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteSchedule
+from orchctl.core.schedules import canonical
+
+Because = Literal["catalog", "by hand"]
+# Prefect lets labels be set only when a deployment is made.
+_NEEDS_RECREATE = frozenset({"labels"})
+# Sent together, for the server checks them together: a queue belongs to its pool, parameters to their schema.
+_TOGETHER = (
+    frozenset({"work_pool", "work_queue"}),
+    frozenset({"parameters", "parameter_schema", "enforce_parameter_schema"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field. `because`: the catalog says something new, or somebody changed it by hand in Prefect (drift)."""
+
+    field: str
+    before: Any
+    after: Any
+    because: Because
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleChange:
+    """One schedule of a deployment, matched by slug. `before` or `after` is None where there is none.
+
+    `id` is the server's, None for one to create. `active` is kept as it is: pausing belongs to people.
+    """
+
+    slug: str
+    action: Literal["create", "update", "delete"]
+    before: Mapping[str, Any] | None
+    after: DesiredSchedule | None
+    because: Because
+    id: str | None = None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `sync` would do to one job's deployment.
+
+    `recreate` replaces the deployment's labels, which Prefect can only do by posting it again: its schedules
+    get new ids. `runs_deleted` are the scheduled runs that Prefect drops at the change and `sync` puts back
+    as the new schedules have them; `runs_kept` stay as they are (late, waiting, made by hand). `held` are the
+    schedules that a `recreate` must post again as they are, because people paused or made them.
+    """
+
+    job: str
+    action: Literal["create", "update", "recreate", "delete"]
+    fields: tuple[FieldChange, ...] = ()
+    schedules: tuple[ScheduleChange, ...] = ()
+    deployment_id: str | None = None
+    runs_deleted: tuple[RemoteRun, ...] = ()
+    runs_kept: tuple[RemoteRun, ...] = ()
+    held: tuple[RemoteSchedule, ...] = ()
+
+    @property
+    def drift(self) -> bool:
+        """Whether somebody changed something by hand."""
+        reasons = {item.because for item in self.fields} | {item.because for item in self.schedules}
+        return "by hand" in reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Something in the way that is not ours: nothing is written until a person has looked at it."""
+
+    subject: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes, sorted by job; what a person should know besides; what forbids to apply.
+
+    `digest` is that of the catalog; `desired` and `actual` are what the changes were made from.
+    """
+
+    digest: str
+    state_dir: str
+    changes: tuple[Change, ...]
+    pools: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    desired: Mapping[str, Desired] = field(default_factory=dict)
+    writes_catalog: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether Prefect and the state directory are as the catalog has them."""
+        return not (self.changes or self.pools or self.writes_catalog or self.conflicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What `plan` needs to know of the world.
+
+    `deployments` are those with our tag or one of our names; `flow_names` covers at least the flows of those
+    without our label. `applied` holds the applied catalogs that deployments refer to, None for one that is
+    not on this host.
+    """
+
+    deployments: tuple[RemoteDeployment, ...]
+    flow_names: Mapping[str, str]
+    pools: Mapping[str, RemotePool | None]
+    applied: Mapping[str, Catalog | None]
+    state_dir: str
+
+
+def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prune: bool = False) -> Plan:
+    """Return the changes that turn Prefect into what `catalog` says; applying them and planning again is empty.
+
+    `only` limits it to these jobs. With `prune`, deployments of this catalog whose job is gone are deleted.
+    """
+    wanted = set(only)
+    digest = catalog.digest
+    ours, strangers = {}, {}
+    for deployment in gathered.deployments:
+        if is_ours(deployment, catalog.name):
+            ours[deployment.name] = deployment
+        elif gathered.flow_names.get(deployment.flow_id) == deployment.name:
+            strangers[deployment.name] = deployment
+    changes: list[Change] = []
+    notes: list[str] = []
+    conflicts: list[Conflict] = []
+    targets: dict[str, Desired] = {}
+    for job in catalog.jobs.values():
+        if wanted and job.name not in wanted:
+            continue
+        if job.name in strangers and job.name not in ours:
+            conflicts.append(_stranger(strangers[job.name], catalog.name))
+            continue
+        target = _target(catalog, job, ours.get(job.name), gathered, digest)
+        targets[job.name] = target
+        change = _compare(target, ours.get(job.name), _previous(ours.get(job.name), gathered), gathered.state_dir)
+        if change is not None:
+            changes.append(change)
+        if job.name in ours:
+            notes.extend(_notes(target, ours[job.name], _previous(ours[job.name], gathered)))
+    for name, deployment in sorted(ours.items()):
+        if name not in catalog.jobs and (not wanted or name in wanted):
+            if prune:
+                changes.append(Change(name, "delete", deployment_id=deployment.id))
+            else:
+                notes.append(f"{name}: gone from the catalog and still in Prefect; --prune deletes its deployment")
+    pools, pool_conflicts = _pools(gathered, targets)
+    return Plan(
+        digest=digest,
+        state_dir=gathered.state_dir,
+        changes=tuple(sorted(changes, key=lambda change: change.job)),
+        pools=pools,
+        notes=tuple(notes),
+        conflicts=(*conflicts, *pool_conflicts),
+        desired=targets,
+        writes_catalog=_must_write(targets, gathered, digest),
+    )
+
+
+def _must_write(targets: Mapping[str, Desired], gathered: Gathered, digest: str) -> bool:
+    """Whether a deployment refers, or will refer, to this catalog while its file is not there yet."""
+    return any(target.digest == digest for target in targets.values()) and gathered.applied.get(digest) is None
+
+
+def _previous(deployment: RemoteDeployment | None, gathered: Gathered) -> Catalog | None:
+    digest = digest_of(deployment) if deployment is not None else None
+    return gathered.applied.get(digest) if digest is not None else None
+
+
+def _target(catalog: Catalog, job: Job, actual: RemoteDeployment | None, gathered: Gathered, digest: str) -> Desired:
+    """Keep the digest that the deployment has while the job means the same there: an edit of one job touches one."""
+    previous = _previous(actual, gathered)
+    held = digest_of(actual) if actual is not None else None
+    if held is not None and previous is not None and same_job(previous, catalog, job.name):
+        return desired(catalog, job, digest=held, state_dir=gathered.state_dir)
+    return desired(catalog, job, digest=digest, state_dir=gathered.state_dir)
+
+
+def same_job(one: Catalog, other: Catalog, name: str) -> bool:
+    """Whether the job `name` means the same in both catalogs, schedules and zone of `game_date` included."""
+    first, second = one.jobs.get(name), other.jobs.get(name)
+    if first is None or second is None or first != second or one.timezone != other.timezone:
+        return False
+    return one.schedules_of(first) == other.schedules_of(second)
+
+
+def _compare(
+    target: Desired, actual: RemoteDeployment | None, previous: Catalog | None, state_dir: str
+) -> Change | None:
+    name = target.job.name
+    if actual is None:
+        created = tuple(ScheduleChange(item.slug, "create", None, item, "catalog") for item in target.schedules)
+        fields = tuple(FieldChange(key, None, target.fields[key], "catalog") for key in MANAGED)
+        return Change(name, "create", fields, created)
+    before = _as_applied(target, actual, previous, state_dir)
+    fields = (*_fields(target, actual, before), *_job_fields(target, previous))
+    schedules = _schedules(target, actual, before)
+    if not fields and not schedules:
+        return None
+    if any(item.field in _NEEDS_RECREATE for item in fields):
+        gone = {item.slug for item in schedules if item.action == "delete"}
+        held = tuple(item for item in actual.schedules if item.slug is None or item.slug not in gone)
+        return Change(name, "recreate", fields, schedules, actual.id, held=held)
+    return Change(name, "update", fields, schedules, actual.id)
+
+
+def _as_applied(target: Desired, actual: RemoteDeployment, previous: Catalog | None, state_dir: str) -> Desired | None:
+    """Return the deployment as the last `sync` left it; None where that is not known."""
+    name, held = target.job.name, digest_of(actual)
+    if previous is None or held is None or name not in previous.jobs:
+        return None
+    return desired(previous, previous.jobs[name], digest=held, state_dir=state_dir)
+
+
+def _fields(target: Desired, actual: RemoteDeployment, before: Desired | None) -> tuple[FieldChange, ...]:
+    have = observed(actual)
+    changes = []
+    for key in MANAGED:
+        if have[key] != target.fields[key]:
+            by_hand = before is not None and have[key] != before.fields[key]
+            changes.append(FieldChange(key, have[key], target.fields[key], "by hand" if by_hand else "catalog"))
+    return tuple(changes)
+
+
+def _job_fields(target: Desired, previous: Catalog | None) -> tuple[FieldChange, ...]:
+    """Name what changed in the job itself and reaches Prefect only through the digest (command, time-out, …)."""
+    old = previous.jobs.get(target.job.name) if previous is not None else None
+    if old is None or old == target.job:
+        return ()
+    before, after = old.model_dump(mode="json"), target.job.model_dump(mode="json")
+    shown_elsewhere = {"description", "tags", "work_pool", "schedules"}
+    return tuple(
+        FieldChange(f"job.{key}", before[key], after[key], "catalog")
+        for key in after
+        if before[key] != after[key] and key not in shown_elsewhere
+    )
+
+
+def _schedules(target: Desired, actual: RemoteDeployment, before: Desired | None) -> tuple[ScheduleChange, ...]:
+    have = {item.slug: item for item in actual.schedules if item.slug is not None}
+    was = {item.slug: item for item in before.schedules} if before is not None else {}
+    want = {item.slug: item for item in target.schedules}
+    changes: list[ScheduleChange] = []
+    for slug, item in want.items():
+        found = have.get(slug)
+        if found is None:
+            because: Because = "by hand" if slug in was else "catalog"
+            changes.append(ScheduleChange(slug, "create", None, item, because))
+        elif canonical(found.schedule) != item.schedule or found.parameters:
+            changes.append(_changed(item, found, was.get(slug)))
+    changes.extend(
+        ScheduleChange(
+            slug, "delete", canonical(have[slug].schedule), None, "catalog", have[slug].id, have[slug].active
+        )
+        for slug in was
+        if slug in have and slug not in want
+    )
+    return tuple(changes)
+
+
+def _changed(item: DesiredSchedule, found: RemoteSchedule, was: DesiredSchedule | None) -> ScheduleChange:
+    now = canonical(found.schedule)
+    by_hand = bool(found.parameters) or (was is not None and now != was.schedule)
+    before = {**now, "parameters": dict(found.parameters)} if found.parameters else now
+    return ScheduleChange(
+        item.slug, "update", before, item, "by hand" if by_hand else "catalog", found.id, found.active
+    )
+
+
+def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) -> Iterable[str]:
+    name = target.job.name
+    if actual.paused:
+        yield f"{name}: the deployment is paused in Prefect; sync leaves it so"
+    known = {item.slug for item in target.schedules}
+    if previous is not None and name in previous.jobs:
+        known |= {schedule.name for schedule in previous.schedules_of(previous.jobs[name])}
+    for schedule in actual.schedules:
+        label = schedule.slug or schedule.id
+        if schedule.slug not in known:
+            yield f"{name}: schedule {label} was added by hand; sync leaves it"
+        elif not schedule.active:
+            yield f"{name}: schedule {label} is paused in Prefect; sync leaves it so"
+
+
+def _stranger(deployment: RemoteDeployment, catalog_name: str) -> Conflict:
+    owner = deployment.labels.get(LABEL_CATALOG)
+    what = f"belongs to the catalog {owner!r}" if owner else "was not made by orchctl"
+    return Conflict(
+        f"{deployment.name}/{deployment.name}",
+        f"a deployment of this name is in Prefect already and {what}",
+        f"rename the job, or delete that deployment if nobody needs it (this catalog is {catalog_name!r})",
+    )
+
+
+def _pools(gathered: Gathered, targets: Mapping[str, Desired]) -> tuple[tuple[str, ...], tuple[Conflict, ...]]:
+    names = sorted({target.job.work_pool for target in targets.values()})
+    missing = tuple(name for name in names if gathered.pools.get(name) is None)
+    wrong = tuple(
+        Conflict(
+            f"work pool {name}",
+            f"is of type {pool.type}, and jobs run in a pool of type process",
+            "name another work_pool",
+        )
+        for name in names
+        if (pool := gathered.pools.get(name)) is not None and pool.type != "process"
+    )
+    return missing, wrong
+
+
+def patch_fields(change: Change, target: Desired) -> dict[str, Any]:
+    """Return the managed fields that a PATCH for `change` must send, with those that only make sense together."""
+    names = {item.field for item in change.fields if not item.field.startswith("job.")} - _NEEDS_RECREATE
+    for group in _TOGETHER:
+        if names & group:
+            names |= group
+    return {name: target.fields[name] for name in MANAGED if name in names}
+
+
+def split_runs(
+    runs: Iterable[RemoteRun], change: Change, *, now: datetime
+) -> tuple[tuple[RemoteRun, ...], tuple[RemoteRun, ...]]:
+    """Split a deployment's scheduled runs into those that `change` deletes and those that it keeps.
+
+    The rule is Prefect's own (`_delete_scheduled_runs`): made by a schedule, never started, not waiting for a
+    concurrency slot, and due in the future; where a schedule is deleted, late ones too. Deleting a deployment
+    takes the runs made by hand with it.
+    """
+    late_too = change.action == "delete" or any(item.action == "delete" for item in change.schedules)
+    deleted: list[RemoteRun] = []
+    kept: list[RemoteRun] = []
+    for run in runs:
+        waits = run.run_count == 0 and run.state_name != "AwaitingConcurrencySlot"
+        due_later = run.expected_start is not None and run.expected_start > now
+        goes = waits and (run.auto_scheduled or change.action == "delete") and (late_too or due_later)
+        (deleted if goes else kept).append(run)
+    return tuple(deleted), tuple(kept)

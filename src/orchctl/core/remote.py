@@ -1,0 +1,94 @@
+"""What Prefect's API tells us, in our own shapes: only the fields orchctl reads.
+
+All instants are timezone-aware UTC. Ids are the server's UUIDs as strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePool:
+    """A work pool. `type` is `process` for the pools orchctl makes; `status` is READY, NOT_READY, PAUSED or None."""
+
+    name: str
+    type: str
+    is_paused: bool
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteWorker:
+    """A worker that has polled a pool. `last_heartbeat` is None if it never did; `online` is the server's opinion."""
+
+    name: str
+    online: bool
+    last_heartbeat: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSchedule:
+    """A schedule of a deployment. `slug` is None where a person made it in the UI.
+
+    `schedule` is the raw JSON (`{"cron": …, "timezone": …, "day_or": …}` and the like).
+    """
+
+    id: str
+    slug: str | None
+    active: bool
+    schedule: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDeployment:
+    """A deployment. None means that the server holds no value."""
+
+    id: str
+    name: str
+    flow_id: str
+    paused: bool
+    description: str | None
+    entrypoint: str | None
+    path: str | None
+    pull_steps: tuple[Mapping[str, Any], ...]
+    tags: tuple[str, ...]
+    labels: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    parameter_schema: Mapping[str, Any]
+    enforce_parameter_schema: bool
+    work_pool: str | None
+    work_queue: str | None
+    concurrency_limit: int | None
+    collision_strategy: str | None
+    job_variables: Mapping[str, Any]
+    schedules: tuple[RemoteSchedule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRun:
+    """A flow run. `expected_start` is the instant it was scheduled for (its slot, if a schedule made it).
+
+    `state_type` is Prefect's (SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, CRASHED, CANCELLING,
+    PAUSED) or None for a run without a state; `state_name` may be finer (Late, AwaitingRetry, …).
+    """
+
+    id: str
+    name: str
+    deployment_id: str | None
+    state_type: str | None
+    state_name: str | None
+    state_message: str | None
+    expected_start: datetime | None
+    auto_scheduled: bool
+    created_by_schedule: str | None
+    run_count: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether Prefect will do nothing more with this run."""
+        return self.state_type in {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}

@@ -1,0 +1,168 @@
+"""Every error that orchctl raises on purpose, and every exit code.
+
+Law of this layer: it imports nothing of the project.
+
+    OrchctlError                 1   something failed; the message says what
+    ├── UsageError               2   the command line was wrong
+    ├── PartialFailure           4   some of many failed
+    ├── GateRefused              5   a gate does not hold
+    ├── CatalogInvalid          10   carries every problem found
+    ├── Locked                  11   another orchctl holds the lock
+    ├── NotAllowed              12   files, systemd or the API refuse this user
+    │   └── PrefectUnauthorized
+    ├── PrefectApiError          1   the server answered with an error
+    │   ├── PrefectUnreachable  13   it did not answer, or not with an answer of Prefect's
+    │   └── PrefectRejected      1   it refused this request (a 4xx); `status` holds which
+    ├── StateBroken             14   a file under the state directory cannot be believed
+    └── Interrupted            130   Ctrl-C
+
+A message is one sentence without a full stop; `hint` says what to do next. Neither ever holds a secret:
+whoever builds a message from a URL passes it through `core.mask` first.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol
+
+
+class ExitCode(IntEnum):
+    """What the process exits with. An unknown code means failure."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CHANGES = 3
+    PARTIAL = 4
+    REFUSED = 5
+    CATALOG = 10
+    LOCKED = 11
+    NOT_ALLOWED = 12
+    PREFECT = 13
+    BROKEN_STATE = 14
+    INTERRUPTED = 130
+
+
+class OrchctlError(Exception):
+    """The root of the tree.
+
+    `hint` is what to do next, or None. `code` is a stable word for scripts (the `code` of the JSON envelope).
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+    code: str = "failed"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(OrchctlError):
+    """The command line was wrong in a way the parser cannot see."""
+
+    exit_code = ExitCode.USAGE
+    code = "usage"
+
+
+class PartialFailure(OrchctlError):
+    """Some of many failed; the message says what was done and what was not."""
+
+    exit_code = ExitCode.PARTIAL
+    code = "partial"
+
+
+class GateRefused(OrchctlError):
+    """A gate does not hold, or a prompt could not be asked."""
+
+    exit_code = ExitCode.REFUSED
+    code = "refused"
+
+
+class ProblemLike(Protocol):
+    """`core.problems.Problem`, which this layer cannot import."""
+
+    @property
+    def file(self) -> str: ...  # noqa: D102
+    @property
+    def line(self) -> int | None: ...  # noqa: D102
+    @property
+    def table(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str | None: ...  # noqa: D102
+    @property
+    def message(self) -> str: ...  # noqa: D102
+    @property
+    def where(self) -> str: ...  # noqa: D102
+    @property
+    def place(self) -> str: ...  # noqa: D102
+    @property
+    def hint(self) -> str | None: ...  # noqa: D102
+
+
+class CatalogInvalid(OrchctlError):
+    """The catalog has problems; `problems` holds all of them, in file order."""
+
+    exit_code = ExitCode.CATALOG
+    code = "catalog"
+
+    def __init__(self, message: str, *, problems: tuple[ProblemLike, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class Locked(OrchctlError):
+    """Another process holds the lock; the message names its pid, command and start."""
+
+    exit_code = ExitCode.LOCKED
+    code = "locked"
+
+
+class NotAllowed(OrchctlError):
+    """The operating system or the API refuses this user."""
+
+    exit_code = ExitCode.NOT_ALLOWED
+    code = "not-allowed"
+
+
+class PrefectUnauthorized(NotAllowed):
+    """The Prefect API answered 401 or 403."""
+
+    code = "prefect-unauthorized"
+
+
+class PrefectApiError(OrchctlError):
+    """The Prefect server answered with an error (a 5xx that stayed)."""
+
+    code = "prefect-error"
+
+
+class PrefectUnreachable(PrefectApiError):
+    """No answer, or one that is not Prefect's: refused, timed out, torn, not JSON."""
+
+    exit_code = ExitCode.PREFECT
+    code = "prefect-unreachable"
+
+
+class PrefectRejected(PrefectApiError):
+    """The server refused this request. `status` is the HTTP status (400 to 499)."""
+
+    code = "prefect-rejected"
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class StateBroken(OrchctlError):
+    """A file under the state directory is missing, torn, foreign or not ours to believe."""
+
+    exit_code = ExitCode.BROKEN_STATE
+    code = "broken-state"
+
+
+class Interrupted(OrchctlError):
+    """The operator pressed Ctrl-C; the message says what goes on without us."""
+
+    exit_code = ExitCode.INTERRUPTED
+    code = "interrupted"

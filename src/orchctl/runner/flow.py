@@ -1,0 +1,113 @@
+"""The flow that the Prefect worker starts: from Prefect's words to `job.execute`, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, FlowRunPolicy, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
+from prefect.states import Completed
+
+from orchctl import wiring
+from orchctl.core.names import parse_date, parse_instant
+from orchctl.core.names import run_id as run_id_of
+from orchctl.errors import OrchctlError
+from orchctl.runner.job import Host, Outcome, Request, execute, look_up
+
+
+class RunFailed(OrchctlError):
+    """The command failed; Prefect turns this into a Failed state, or into a retry."""
+
+
+@flow(name="orchctl-job", log_prints=False, validate_parameters=False)
+def run_job(job: str, digest: str, game_date: str = "", run_as_of_ts: str = "", slot: str = "") -> State[Any]:
+    """Run one job of an applied catalog. Empty strings: the job's own rule decides."""
+    run = _this_run()
+    with get_client(sync_client=True) as client:
+        request = _request(run, job, digest, game_date, run_as_of_ts, slot)
+        host = wiring.runner_host(Host, later_due=lambda due: _later_due(client, run, due))
+        _, found = look_up(request, host)
+        # Prefect has no field for retries on a deployment: each run is told how often it may be tried again.
+        policy = FlowRunPolicy(retries=found.retries, retry_delay=found.retry_delay)
+        name = run_id_of(request.expected_start, request.flow_run_id)
+        client.update_flow_run(run.id, empirical_policy=policy, name=name)
+    logger = get_run_logger()
+    outcome = execute(request, host, lambda line: logger.info("%s", line))
+    return _state(job, outcome)
+
+
+def _this_run() -> FlowRun:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise OrchctlError("this flow runs under a Prefect worker only", hint="use `orchctl run JOB`")
+    return context.flow_run
+
+
+def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, slot: str) -> Request:
+    expected = (run.expected_start_time or datetime.now(UTC)).astimezone(UTC)
+    due = expected if run.auto_scheduled else None
+    trigger = "schedule" if run.auto_scheduled else "manual"
+    if slot:
+        due, trigger = parse_instant(slot), "catchup"
+    return Request(
+        job=job,
+        digest=digest,
+        flow_run_id=str(run.id),
+        expected_start=expected,
+        attempt=max(1, run.run_count),
+        slot=due,
+        trigger=trigger,
+        game_date=parse_date(game_date) if game_date else None,
+        as_of=parse_instant(as_of) if as_of else None,
+    )
+
+
+def _later_due(client: SyncPrefectClient, run: FlowRun, slot: datetime) -> datetime | None:
+    """Return the newest later slot of this deployment that is due and still has a run to come."""
+    waiting = [StateType.SCHEDULED, StateType.PENDING]
+    found = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
+        if run.deployment_id
+        else None,
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=waiting)),
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=slot, before_=datetime.now(UTC)),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=5,
+    )
+    later = [other.expected_start_time for other in found if other.auto_scheduled and other.id != run.id]
+    return next((due.astimezone(UTC) for due in later if due is not None and due.astimezone(UTC) > slot), None)
+
+
+def _state(job: str, outcome: Outcome) -> State[Any]:
+    note = f"; not recorded: {outcome.unrecorded}" if outcome.unrecorded else ""
+    if outcome.status == "failed":
+        _artifact(job, outcome)
+        raise RunFailed(f"{job} failed: {outcome.reason} (run {outcome.run_id}){note}")
+    name = {"skipped": "Skipped", "observed": "Observed"}.get(outcome.status, "Completed")
+    message = outcome.reason or f"run {outcome.run_id}"
+    return Completed(name=name, message=message + note)
+
+
+def _artifact(job: str, outcome: Outcome) -> None:
+    fence = "~" * (3 + max((len(line) for line in outcome.tail.splitlines() if set(line) == {"~"}), default=0))
+    create_markdown_artifact(
+        key=f"{job.replace('_', '-')}-failure",
+        description=f"{job}: {outcome.reason}, run {outcome.run_id}",
+        markdown=f"**{outcome.reason}**\n\nManifest: `{outcome.manifest_path}`\n\n"
+        f"{fence}text\n{outcome.tail}\n{fence}\n",
+    )

@@ -1,0 +1,239 @@
+"""What ran: lists, one run whole, its log. Reads the events of the days asked for, never the history."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from orchctl.core import durations, manifest
+from orchctl.core.manifest import Run
+from orchctl.core.names import is_run_id, parse_date, parse_instant
+from orchctl.errors import OrchctlError, UsageError
+from orchctl.services.ports import ManifestTree, SkippedFile
+
+FOLLOW_POLL_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Instants from `start` up to, and without, `end` (UTC)."""
+
+    start: datetime
+    end: datetime
+
+    def utc_dates(self) -> Iterator[date]:
+        """Yield the UTC dates whose event files may tell of runs that started in the window."""
+        day = self.start.date()
+        while day <= self.end.date():
+            yield day
+            day += timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Runs by start, oldest first; `totals` counts all that matched by status, also those that `limit` hid."""
+
+    window: Window
+    runs: tuple[Run, ...]
+    totals: dict[str, int]
+    hidden: int
+    skipped: tuple[SkippedFile, ...]
+
+
+def window_of(day: str | None, since: str | None, *, timezone: str, now: datetime) -> Window:
+    """Return the window of `--date` (default: today in `timezone`) or of `--since` (a duration, date or instant).
+
+    Raises UsageError with what may stand there.
+    """
+    if day is not None and since is not None:
+        raise UsageError("--date and --since exclude each other")
+    zone = ZoneInfo(timezone)
+    if since is not None:
+        return Window(_since(since, zone, now), now + timedelta(seconds=1))
+    try:
+        on = parse_date(day) if day is not None else now.astimezone(zone).date()
+    except ValueError as error:
+        raise UsageError(f"--date: {error}") from error
+    return Window(_midnight(on, zone), _midnight(on + timedelta(days=1), zone))
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, clock_time(), zone).astimezone(UTC)
+
+
+def _since(text: str, zone: ZoneInfo, now: datetime) -> datetime:
+    try:
+        return now - timedelta(seconds=durations.parse(text))
+    except ValueError:
+        pass
+    try:
+        return parse_instant(text) if "T" in text else _midnight(parse_date(text), zone)
+    except ValueError as error:
+        raise UsageError(f"--since: {text!r} is not a duration (2h), a date (2025-12-19) or an instant") from error
+
+
+def listing(
+    trees: Sequence[ManifestTree],
+    window: Window,
+    *,
+    job: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+) -> Listing:
+    """Return the runs that started in `window`; those shown as running are looked at one by one."""
+    skipped: list[Any] = []
+    found: list[Run] = []
+    for tree in trees:
+        newest = manifest.fold(run for day in window.utc_dates() for run in tree.events(day, skipped=skipped))
+        for run in newest.values():
+            if not window.start <= run.started_at < window.end or job not in {None, run.job}:
+                continue
+            now = tree.current(run, skipped=skipped) if run.status == "running" else run
+            if status in {None, now.status}:
+                found.append(now)
+    found.sort(key=lambda run: (run.started_at, run.run_id))
+    shown = found if limit is None else found[-limit:] if limit else []
+    return Listing(
+        window,
+        tuple(shown),
+        dict(Counter(run.status for run in found)),
+        len(found) - len(shown),
+        tuple(skipped),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One run whole. `manifest` is None where only its events are left; `ui_url` where Prefect's id is unknown."""
+
+    run: Run
+    manifest: dict[str, Any] | None
+    directory: Path
+    logs: tuple[Path, ...]
+    ui_url: str | None
+
+
+def find(trees: Sequence[ManifestTree], reference: str, *, timezone: str, now: datetime) -> tuple[ManifestTree, Run]:
+    """Return the run that `reference` names: a whole id, or a part that is unique among the last two days' ids.
+
+    Raises UsageError where it names none or several.
+    """
+    skipped: list[Any] = []
+    if is_run_id(reference):
+        for tree in trees:
+            run = tree.find(reference, skipped=skipped)
+            if run is not None:
+                return tree, tree.current(run, skipped=skipped) if run.status == "running" else run
+        raise UsageError(f"there is no run {reference}", hint="see `orchctl runs --since 7d`")
+    window = Window(window_of(None, "1d", timezone=timezone, now=now).start, now + timedelta(seconds=1))
+    matches = [
+        (tree, run)
+        for tree in trees
+        for run in listing([tree], window).runs
+        if len(reference) >= 3 and reference in run.run_id
+    ]
+    if len(matches) != 1:
+        shown = reference.encode("unicode_escape").decode()[:60]
+        several = ", ".join(run.run_id for _, run in matches[:5])
+        reason = f"{len(matches)} runs: {several}" if matches else "no run of the last day"
+        raise UsageError(f"{shown!r} names {reason}", hint="give the whole run id, as `orchctl runs` prints it")
+    return matches[0]
+
+
+def show(tree: ManifestTree, run: Run, run_url: Callable[[str], str]) -> Shown:
+    """Return everything about a run. Asks no server."""
+    try:
+        data = tree.read(run)
+    except ValueError as error:
+        raise OrchctlError(
+            f"the manifest of run {run.run_id} is torn: {error}", hint=f"see {tree.directory_of(run)}"
+        ) from error
+    flow_run = ((data or {}).get("environment") or {}).get("orchestrator_run_id")
+    return Shown(
+        run,
+        data,
+        tree.directory_of(run),
+        tuple(tree.logs_in(tree.directory_of(run))),
+        run_url(flow_run) if flow_run else None,
+    )
+
+
+def log_chunks(
+    tree: ManifestTree,
+    run: Run,
+    *,
+    follow: bool,
+    sleep: Callable[[float], None],
+) -> Iterator[bytes]:
+    """Yield the log of a run, every attempt's; with `follow` until the run has ended."""
+    skipped: list[Any] = []
+    offsets: dict[Path, int] = {}
+    while True:
+        # Asked before the read: what was written before the end is then surely read after it.
+        ended = not follow or tree.current(run, skipped=skipped).status != "running"
+        yield from new_output(tree, tree.directory_of(run), offsets)
+        if ended:
+            return
+        sleep(FOLLOW_POLL_S)
+
+
+def new_output(tree: ManifestTree, directory: Path, offsets: dict[Path, int]) -> Iterator[bytes]:
+    """Yield what the logs in a run's folder hold beyond `offsets`, which are moved on."""
+    for path in tree.logs_in(directory):
+        while chunk := tree.read_log(path, offsets.get(path, 0)):
+            offsets[path] = offsets.get(path, 0) + len(chunk)
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Reindexed:
+    """How many manifests were read and how many events were missing and are there now."""
+
+    manifests: int
+    added: int
+    skipped: tuple[SkippedFile, ...]
+
+
+def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
+    """Add to the events what the manifests know and the events do not. Reads all history. Repeatable."""
+    skipped: list[Any] = []
+    read = added = 0
+    for tree in trees:
+        known: dict[date, set[tuple[str, int, bool]]] = {}
+        for _, data in tree.all_manifests(skipped=skipped):
+            read += 1
+            added += _add_missing(tree, data, known)
+    return Reindexed(read, added, tuple(skipped))
+
+
+def _add_missing(tree: ManifestTree, data: dict[str, Any], known: dict[date, set[tuple[str, int, bool]]]) -> int:
+    timing, added = data["timing"], 0
+    moments = [
+        (
+            "run_started",
+            timing["started_at"],
+            {**data, "status": "running", "exit_code": None, "signal": None},
+        )
+    ]
+    if data["status"] != "running":
+        moments.append((manifest.final_event_name(data["status"]), timing["finished_at"] or timing["started_at"], data))
+    if data["status"] in {"skipped", "observed"}:
+        moments = moments[1:]
+    for name, at, content in moments:
+        instant = parse_instant(at)
+        day = instant.date()
+        if day not in known:
+            runs = tree.events(day, skipped=[])
+            known[day] = {(run.run_id, run.attempt, run.status == "running") for run in runs}
+        key = (data["partition"]["run_id"], data["attempt"], content["status"] == "running")
+        if key not in known[day]:
+            tree.append(manifest.event(name, content, at=instant))
+            known[day].add(key)
+            added += 1
+    return added

@@ -1,0 +1,213 @@
+"""`orchctl host up|down|status`: a local server and worker, judged by what they do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchctl.errors import OrchctlError, PrefectApiError, PrefectUnreachable
+from orchctl.services.ports import Prefect, StackHost
+
+SERVER = "server"
+SERVER_PATIENCE_S = 180.0
+EFFECT_PATIENCE_S = 60.0
+WORKER_PATIENCE_S = 90.0
+STOP_PATIENCE_S = 30.0
+_POLL_S = 0.25
+# A deployment of no pool, so that no worker can take its runs; it exists only while `host up` waits.
+PROBE = "orchctl-probe"
+PROBE_SCHEDULE = {"interval": 3600.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time as the services get it: `monotonic` in seconds, and a way to wait."""
+
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process. `pid` is None where it is not running; `detail` is what was seen of it."""
+
+    name: str
+    pid: int | None
+    ok: bool
+    detail: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The stack. `schedules` is None where it was not asked, else whether the scheduler was seen to schedule."""
+
+    api_url: str
+    ui_url: str
+    version: str | None
+    parts: tuple[Part, ...]
+    schedules: bool | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that should run does."""
+        return self.version is not None and all(part.ok for part in self.parts) and self.schedules is not False
+
+
+def up(
+    host: StackHost,
+    connect: Callable[[str], Prefect],
+    pools: Sequence[str],
+    *,
+    port: int,
+    external_url: str | None,
+    clock: Clock,
+    say: Callable[[str], None],
+) -> Status:
+    """Start what is not running and wait until it works. Repeatable.
+
+    With `external_url` only workers are started, for a server that somebody else keeps. Raises OrchctlError
+    with the last lines of the log where something does not come up; what was started stays for a look.
+    """
+    if external_url is None:
+        if host.pid(SERVER) is None:
+            url = host.start_server(port)
+            say(f"server starting on {url}")
+        else:
+            url = host.api_url() or ""
+            say(f"server is running (pid {host.pid(SERVER)})")
+        prefect = connect(url)
+        _wait_for_server(host, prefect, clock)
+        _wait_for_effect(host, prefect, clock)
+        say("server schedules runs")
+    else:
+        url, prefect = external_url, connect(external_url)
+        prefect.version()
+    for pool in pools:
+        _worker(host, prefect, pool, url, clock, say)
+    return status(host, connect, url, pools, schedules=True if external_url is None else None)
+
+
+def _worker(host: StackHost, prefect: Prefect, pool: str, url: str, clock: Clock, say: Callable[[str], None]) -> None:
+    name = f"worker-{pool}"
+    if prefect.pool(pool) is None:
+        prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
+    if host.pid(name) is None:
+        host.start_worker(pool, url)
+    _wait(
+        lambda: any(worker.online for worker in prefect.workers(pool)),
+        WORKER_PATIENCE_S,
+        clock,
+        alive=lambda: host.pid(name) is not None,
+        failed=lambda: _not_up(host, name, f"the worker of pool {pool} does not poll"),
+    )
+    say(f"worker of pool {pool} is online")
+
+
+def _wait_for_server(host: StackHost, prefect: Prefect, clock: Clock) -> None:
+    def answers() -> bool:
+        try:
+            prefect.version()
+        except PrefectUnreachable:
+            return False
+        return True
+
+    _wait(
+        answers,
+        SERVER_PATIENCE_S,
+        clock,
+        alive=lambda: host.pid(SERVER) is not None,
+        failed=lambda: _not_up(host, SERVER, "the server does not answer"),
+    )
+
+
+def _wait_for_effect(host: StackHost, prefect: Prefect, clock: Clock) -> None:
+    """Wait until the server's scheduler makes a run of a deployment that exists for this only.
+
+    /health answers also on a server that schedules nothing (a wrong version of SQLAlchemy is enough).
+    """
+    flow = prefect.create_flow(PROBE)
+    try:
+        body = {
+            "name": PROBE,
+            "flow_id": flow,
+            "schedules": [{"slug": PROBE, "schedule": PROBE_SCHEDULE, "active": True}],
+        }
+        deployment = prefect.create_deployment(body)
+        _wait(
+            lambda: bool(prefect.scheduled_runs([deployment])),
+            EFFECT_PATIENCE_S,
+            clock,
+            alive=lambda: host.pid(SERVER) is not None,
+            failed=lambda: _not_up(host, SERVER, "the server answers and schedules nothing"),
+        )
+    finally:
+        # Suppressed: the error that brought us here tells more.
+        with contextlib.suppress(PrefectApiError):
+            prefect.delete_flow(flow)
+
+
+def _wait(
+    done: Callable[[], bool],
+    patience_s: float,
+    clock: Clock,
+    *,
+    alive: Callable[[], bool],
+    failed: Callable[[], OrchctlError],
+) -> None:
+    deadline = clock.monotonic() + patience_s
+    while not done():
+        if clock.monotonic() >= deadline or not alive():
+            raise failed()
+        clock.sleep(_POLL_S)
+
+
+def _not_up(host: StackHost, name: str, what: str) -> OrchctlError:
+    tail = host.log_tail(name)
+    state = "it is still running" if host.pid(name) is not None else "it has ended"
+    return OrchctlError(f"{what}; {state}" + (f"\n{tail}" if tail else ""), hint=f"its log: {host.log_path(name)}")
+
+
+def down(host: StackHost, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Stop workers, then the server. Repeatable. Returns the names of what was running."""
+    stopped = []
+    for name in sorted(host.names(), key=lambda name: name == SERVER):
+        if host.stop(name, patience_s=STOP_PATIENCE_S):
+            stopped.append(name)
+            say(f"{name} stopped")
+    return tuple(stopped)
+
+
+def status(
+    host: StackHost,
+    connect: Callable[[str], Prefect],
+    url: str,
+    pools: Sequence[str],
+    *,
+    schedules: bool | None = None,
+) -> Status:
+    """Look at the processes and ask the server; never raises where it does not answer."""
+    prefect = connect(url)
+    version, why = None, ""
+    try:
+        version = prefect.version()
+    except OrchctlError as error:
+        why = error.message
+    parts = []
+    for name in host.names():
+        pid = host.pid(name)
+        if name == SERVER:
+            detail = f"Prefect {version} at {url}" if version else why
+            parts.append(Part(name, pid, pid is not None and version is not None, detail, str(host.log_path(name))))
+    parts += [_worker_part(host, prefect if version else None, pool) for pool in pools]
+    return Status(url, prefect.ui_url(), version, tuple(parts), schedules)
+
+
+def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
+    name = f"worker-{pool}"
+    online = 0
+    if prefect is not None and prefect.pool(pool) is not None:
+        online = sum(worker.online for worker in prefect.workers(pool))
+    detail = f"{online} online in pool {pool}" if prefect is not None else "the server does not answer"
+    return Part(name, host.pid(name), online > 0, detail, str(host.log_path(name)))

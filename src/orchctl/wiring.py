@@ -1,0 +1,178 @@
+"""The composition root: it builds adapters from the command line and the environment, and hands them out.
+
+Law of this layer: the only reader of `os.environ`; it decides nothing else. Everything is built when it is
+first asked for, so that `--help` needs no catalog and `check` no HTTP library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.local_stack import LocalStack
+    from orchctl.adapters.manifests import Manifests
+    from orchctl.adapters.prefect_api import PrefectApi
+    from orchctl.core.catalog import Catalog
+
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are. Paths are absolute; `api_url` is None where nothing names a server."""
+
+    config_dir: Path
+    state_dir: Path
+    api_url: str | None
+    as_json: bool = False
+    color: bool = True
+    verbose: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        config: Path | None = None,
+        state_dir: Path | None = None,
+        api_url: str | None = None,
+        as_json: bool = False,
+        no_color: bool = False,
+        verbose: bool = False,
+    ) -> Settings:
+        """Return the settings: what the command line says goes before the environment, that before defaults.
+
+        The catalog is in ./config where that holds one, else in $XDG_CONFIG_HOME/orchctl.
+        """
+        home = Path(environment.get("HOME") or "/")
+        here = Path("config")
+        config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "orchctl"
+        found = here if (here / "jobs.toml").exists() else config_home if config_home.exists() else here
+        return cls(
+            config_dir=(config or Path(environment.get("ORCHCTL_CONFIG") or found)).absolute(),
+            state_dir=(state_dir or state_dir_of(environment)).absolute(),
+            api_url=api_url or environment.get("PREFECT_API_URL") or None,
+            as_json=as_json,
+            color=not (no_color or environment.get("NO_COLOR")),
+            verbose=verbose,
+        )
+
+
+def state_dir_of(environment: Mapping[str, str]) -> Path:
+    """Return the state directory that the environment means."""
+    home = environment.get("HOME") or "/"
+    base = environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    return Path(environment.get("ORCHCTL_STATE_DIR") or os.path.join(base, "orchctl"))
+
+
+class App:
+    """What a command works with. Every part is built when it is first used."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self.settings = settings
+        self._environment = environment
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog; loading it refreshes what shell completion answers from. Raises CatalogInvalid."""
+        from orchctl.adapters import completion_cache, toml_files
+
+        catalog = toml_files.load(self.settings.config_dir)
+        completion_cache.write(self.settings.state_dir, catalog)
+        return catalog
+
+    @cached_property
+    def applied(self) -> AppliedCatalogs:
+        """The applied catalogs of this host."""
+        from orchctl.adapters.applied import AppliedCatalogs
+
+        return AppliedCatalogs(self.settings.state_dir)
+
+    @cached_property
+    def stack(self) -> LocalStack:
+        """Server and worker of this host."""
+        from orchctl.adapters.local_stack import LocalStack
+
+        return LocalStack(self.settings.state_dir, self._environment)
+
+    @cached_property
+    def api_url(self) -> str:
+        """The API: named by option or environment, else that of `host up`, else Prefect's default."""
+        return self.settings.api_url or self.stack.api_url() or DEFAULT_API_URL
+
+    @cached_property
+    def prefect(self) -> PrefectApi:
+        """The Prefect API at `api_url`."""
+        return self.connect(self.api_url)
+
+    def connect(self, url: str, *, attempts: int = 5) -> PrefectApi:
+        """Return a client for `url`, with the credentials of the environment; `attempts` a request at most."""
+        from orchctl.adapters.prefect_api import PrefectApi
+
+        environment = self._environment
+        insecure = environment.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() in {"1", "true", "yes"}
+        return PrefectApi(
+            url=url,
+            auth_string=environment.get("PREFECT_API_AUTH_STRING") or None,
+            api_key=environment.get("PREFECT_API_KEY") or None,
+            verify=False if insecure else environment.get("PREFECT_API_SSL_CERT_FILE") or True,
+            attempts=attempts,
+        )
+
+    def tree(self, data_root: str) -> Manifests:
+        """Return the manifests under a data root."""
+        from orchctl.adapters.manifests import Manifests
+
+        return Manifests(data_root)
+
+    @cached_property
+    def trees(self) -> list[Manifests]:
+        """The manifests of every data root of the catalog."""
+        return [self.tree(root) for root in sorted({job.data_root for job in self.catalog.jobs.values()})]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The work pools of the catalog."""
+        return tuple(sorted({job.work_pool for job in self.catalog.jobs.values()}))
+
+    @staticmethod
+    def now() -> datetime:
+        """The time, UTC."""
+        return datetime.now(UTC)
+
+
+def runner_host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T:
+    """Return the outside of a run in a worker, as `make` (`runner.job.Host`) takes it."""
+    from orchctl.adapters import host_facts
+    from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.claims import Claims, Locks
+    from orchctl.adapters.manifests import Manifests
+    from orchctl.adapters.owners import Owners
+
+    environment = dict(os.environ)
+    state = state_dir_of(environment)
+    return make(
+        applied=AppliedCatalogs(state),
+        owners=Owners(state),
+        claims=Claims(state),
+        locks=Locks(state),
+        manifests=Manifests,
+        place=host_facts.here,
+        git_sha=host_facts.git_sha,
+        find_outputs=host_facts.find_outputs,
+        environment=environment,
+        later_due=later_due,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment."""
+    return dict(os.environ)

@@ -1,0 +1,124 @@
+"""What the live tests work with: a running stack, an operator's folder, patience."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from orchctl.adapters.local_stack import LocalStack
+from orchctl.adapters.prefect_api import PrefectApi
+from orchctl.services import stack
+
+POOL = "tests"
+
+
+@dataclass(frozen=True)
+class Live:
+    """The running server and its worker. `state_dir` is that of the stack (the worker's ORCHCTL_STATE_DIR)."""
+
+    api_url: str
+    state_dir: Path
+    stack: LocalStack
+
+    def api(self) -> PrefectApi:
+        return PrefectApi(url=self.api_url)
+
+
+def clock() -> stack.Clock:
+    return stack.Clock(time.monotonic, time.sleep)
+
+
+def clean_env() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "ORCHCTL_"))}
+
+
+@dataclass
+class Project:
+    """An operator's folder: catalog, state directory, data root and scripts, driven by the real command line."""
+
+    root: Path
+    api_url: str
+    jobs: dict[str, Any] = field(default_factory=dict)
+    schedules: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    name: str = "tests"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def data_root(self) -> Path:
+        return self.root / "data"
+
+    def script(self, name: str, text: str) -> str:
+        """Write an executable script (`#!/bin/sh` unless it says otherwise); return the argv word for it."""
+        path = self.root / "scripts" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return f"scripts/{name}"
+
+    def write(self) -> None:
+        """Write the catalog's two files from `jobs`, `schedules` and `defaults`."""
+        config = self.root / "config"
+        config.mkdir(exist_ok=True)
+        self.data_root.mkdir(exist_ok=True)
+        defaults = {"data_root": str(self.data_root), "working_directory": str(self.root), "work_pool": POOL}
+        jobs = {"version": 1, "name": self.name, "defaults": {**defaults, **self.defaults}, "jobs": self.jobs}
+        (config / "jobs.toml").write_text(tomli_w.dumps(jobs))
+        zones = {"version": 1, "timezone": "America/New_York", "schedules": self.schedules}
+        (config / "schedules.toml").write_text(tomli_w.dumps(zones))
+
+    def orchctl(self, *words: str, check: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run the command line as a process; `check` is the exit code that must come, None for any."""
+        done = subprocess.run(
+            [sys.executable, "-m", "orchctl", *words],
+            env=self.env(),
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check is not None:
+            assert done.returncode == check, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def env(self) -> dict[str, str]:
+        return {
+            **clean_env(),
+            "ORCHCTL_CONFIG": str(self.root / "config"),
+            "ORCHCTL_STATE_DIR": str(self.state_dir),
+            "PREFECT_API_URL": self.api_url,
+        }
+
+    def json(self, *words: str, check: int | None = 0) -> Any:
+        """Run with --json and return the envelope's data."""
+        return json.loads(self.orchctl(*words, "--json", check=check).stdout)["data"]
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """Return the manifest of a run."""
+        (path,) = self.data_root.glob(f"manifests/*/game_date=*/run={run_id}/manifest.json")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+
+def eventually(what: Callable[[], Any], *, within: float = 60, poll: float = 0.2) -> Any:
+    """Return the first true answer of `what`; fail after `within` seconds with the last one."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within} s: {answer!r}"
+        time.sleep(poll)
