@@ -43,6 +43,23 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed; the message says what",
+    ExitCode.USAGE: "wrong usage: an unknown command, option, job or run, or a value that cannot be read",
+    ExitCode.CHANGES: "changes pending or drift (`plan`, `sync --dry-run`)",
+    ExitCode.PARTIAL: "some of many failed; the message says what was done",
+    ExitCode.REFUSED: "refused: a gate does not hold, a name is taken, or a question could not be asked",
+    ExitCode.CATALOG: "the catalog is invalid; every problem is listed",
+    ExitCode.LOCKED: "another orchctl holds the lock (its pid, command and start are named)",
+    ExitCode.NOT_ALLOWED: "not allowed: files, systemd, or the API's authentication",
+    ExitCode.PREFECT: "the Prefect API cannot be reached, or what answers is not one",
+    ExitCode.BROKEN_STATE: "a file under the state directory cannot be believed, or a handover is unfinished",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+}
+"""What each exit code means; `docs/exit-codes.md` is made from this."""
+
+
 class OrchctlError(Exception):
     """The root of the tree.
 

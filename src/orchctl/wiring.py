@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.demo_stage import DemoStage
     from orchctl.adapters.local_stack import LocalStack
     from orchctl.adapters.manifests import Manifests
     from orchctl.adapters.prefect_api import PrefectApi
@@ -137,6 +138,12 @@ class App:
     def trees(self) -> list[Manifests]:
         """The manifests of every data root of the catalog."""
         return [self.tree(root) for root in sorted({job.data_root for job in self.catalog.jobs.values()})]
+
+    def demo_stage(self) -> DemoStage:
+        """Return a new folder for the demo."""
+        from orchctl.adapters.demo_stage import DemoStage
+
+        return DemoStage(self._environment)
 
     @property
     def pools(self) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def heading(text: str) -> None:
+    """Print a line of a story, set off from what commands print."""
+    print(f"\n== {text}", flush=True)
+
+
 def jsonable(value: Any) -> Any:
     """Turn results into what JSON can hold: dataclasses become objects, instants RFC 3339."""
     if is_dataclass(value) and not isinstance(value, type):

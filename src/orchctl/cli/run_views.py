@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ from orchctl.core.names import format_instant
 
 if TYPE_CHECKING:
     from orchctl.core.manifest import Run
+    from orchctl.services.demo import Done
     from orchctl.services.runs import Listing, Reindexed, Shown
     from orchctl.services.stack import Status
     from orchctl.services.trigger import Ended, Progress, Started
@@ -293,3 +294,19 @@ def stack_down(stopped: tuple[str, ...], settings: Settings) -> None:
     """Say what was stopped."""
     text = f"stopped {', '.join(stopped)}" if stopped else "nothing was running"
     render.emit("host down", {"stopped": list(stopped)}, lambda: render.line(text), settings)
+
+
+def demo_step(words: Sequence[str], done: Done) -> None:
+    """Show a command of the demo and what came of it."""
+    render.line(f"$ orchctl {' '.join(words)}")
+    for text in (done.err + done.out).splitlines():
+        render.line(f"  {text}")
+    if done.code:
+        render.line(f"  (exit code {done.code})")
+
+
+def demo_kept(root: str, ui_url: str | None) -> None:
+    """Say what the demo left, and how to end it."""
+    render.heading(f"Left running: {ui_url}, folder {root}")
+    render.line(f"look on:  orchctl --config {root}/config --state-dir {root}/state runs")
+    render.line(f"end it:   orchctl --config {root}/config --state-dir {root}/state host down && rm -r {root}")

@@ -1,0 +1,122 @@
+"""The demo's stage: a temporary folder, and this same program as a process in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from orchctl.adapters.local_stack import LocalStack
+from orchctl.adapters.prefect_api import PrefectApi
+from orchctl.errors import OrchctlError
+
+_FILES = ("jobs.toml", "schedules.toml")
+_SCRIPTS = ("pulse.sh", "report.sh", "broken.sh")
+
+
+class DemoStage:
+    """A folder with the demo's catalog and scripts. `environment` is the caller's; nothing of it that names a
+    Prefect server or an orchctl of its own is passed on.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="orchctl-demo-"))
+        self._environment = {
+            key: value for key, value in environment.items() if not key.startswith(("PREFECT_", "ORCHCTL_"))
+        }
+        self._stack = LocalStack(self.root / "state", self._environment)
+        self._write()
+
+    def _write(self) -> None:
+        source = resources.files("orchctl") / "demo_files"
+        for folder in ("config", "scripts", "data"):
+            (self.root / folder).mkdir()
+        for name in _FILES:
+            text = (source / name).read_text(encoding="utf-8").replace("@ROOT@", str(self.root))
+            (self.root / "config" / name).write_text(text, encoding="utf-8")
+        for name in _SCRIPTS:
+            path = self.root / "scripts" / name
+            path.write_bytes((source / "scripts" / name).read_bytes())
+            path.chmod(0o755)
+
+    def orchctl(self, *words: str) -> tuple[int, str, str]:
+        """Run `orchctl` in the folder; return its exit code and what it printed to stdout and stderr."""
+        settings = {
+            "ORCHCTL_CONFIG": str(self.root / "config"),
+            "ORCHCTL_STATE_DIR": str(self.root / "state"),
+            "NO_COLOR": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "orchctl", *words],
+            env={**self._environment, **settings},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def prefect_logs(self, flow_run_id: str) -> Sequence[str]:
+        """Return what Prefect keeps of a run's log. The server writes it in batches, so this waits up to 10 s."""
+        url = self._stack.api_url()
+        if url is None:
+            raise OrchctlError("the demo's server is not running")
+        with PrefectApi(url=url) as api:
+            deadline, before = time.monotonic() + 10, -1
+            while True:
+                lines = api.logs(flow_run_id)
+                if (lines and len(lines) == before) or time.monotonic() > deadline:
+                    return lines
+                before = len(lines)
+                time.sleep(1)
+
+    @property
+    def ui_url(self) -> str | None:
+        """Address of Prefect's UI, None where the server is not running."""
+        url = self._stack.api_url()
+        return url.removesuffix("/api") if url else None
+
+    def leftovers(self) -> Mapping[int, str]:
+        """Return the processes that still have the folder in their environment or command, by pid."""
+        mark, found = str(self.root).encode(), {}
+        for path in Path("/proc").glob("[0-9]*"):
+            if int(path.name) == os.getpid():
+                continue
+            try:
+                command = (path / "cmdline").read_bytes()
+                if mark in (path / "environ").read_bytes() or mark in command:
+                    found[int(path.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue  # it ended, or is another user's
+        return found
+
+    def stop(self) -> None:
+        """Stop server and worker, whatever state they are in. Repeatable."""
+        for name in reversed(self._stack.names()):
+            self._stack.stop(name, patience_s=10)
+        for pid in self.leftovers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Remove the folder. Repeatable."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    @staticmethod
+    def monotonic() -> float:
+        """The monotonic clock, seconds."""
+        return time.monotonic()

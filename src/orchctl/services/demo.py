@@ -1,0 +1,131 @@
+"""`orchctl demo`: the main story on real parts, each step checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from orchctl.core.names import parse_instant
+from orchctl.errors import OrchctlError
+
+REPORT_DATE = "2025-12-19"
+SCHEDULED_PATIENCE_S = 70.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that has ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Stage(Protocol):
+    """Where the demo plays: a temporary folder with a catalog, scripts, and a way to run `orchctl` in it."""
+
+    def orchctl(self, *words: str) -> tuple[int, str, str]: ...  # noqa: D102
+    def prefect_logs(self, flow_run_id: str) -> Sequence[str]: ...  # noqa: D102
+    def leftovers(self) -> Mapping[int, str]: ...  # noqa: D102
+    def sleep(self, seconds: float) -> None: ...  # noqa: D102
+    def monotonic(self) -> float: ...  # noqa: D102
+
+
+class DemoFailed(OrchctlError):
+    """Something in the demo was not as it should be."""
+
+    code = "demo-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The demo. `say` prints a line of the story, `show` a command and what it printed."""
+
+    stage: Stage
+    say: Callable[[str], None]
+    show: Callable[[Sequence[str], Done], None]
+
+    def play(self) -> None:
+        """Play it from the empty folder to the list of runs. Raises DemoFailed at the first thing that is wrong."""
+        self.say("The catalog: four jobs in TOML, checked offline.")
+        self._run("check")
+        self.say("A Prefect server and a worker, up when runs are really scheduled.")
+        self._run("host", "up", "--port", "0")
+        self.say("What would change in Prefect, the change, and nothing left to change.")
+        self._run("plan", code=3)
+        self._run("sync")
+        self._run("plan", has="no changes")
+        self.say("A run by hand: the script's output, its outputs, its manifest.")
+        self._run("run", "report", "--date", REPORT_DATE, "--wait", has=f"report for {REPORT_DATE}")
+        self._report()
+        self.say("A job that fails: tried twice, its exit code is ours, its secret is nobody's.")
+        self._broken(self._run("run", "broken", "--wait", code=7, has="token ***"))
+        self.say("A scheduled run, and one that only observes because systemd still owns the job.")
+        self._scheduled()
+        self.say("What ran today.")
+        self._totals()
+
+    def curtain(self) -> None:
+        """Stop everything; raises DemoFailed where something is left running."""
+        self._run("host", "down")
+        left = self.stage.leftovers()
+        self._check(not left, f"left running: {', '.join(left.values())}")
+
+    def _run(self, *words: str, code: int = 0, has: str = "") -> Done:
+        done = Done(*self.stage.orchctl(*words))
+        self.show(words, done)
+        self._check(done.code == code, f"`orchctl {' '.join(words)}` ended with {done.code}, not with {code}")
+        self._check(has in done.out, f"`orchctl {' '.join(words)}` did not print {has!r}")
+        return done
+
+    def _data(self, *words: str) -> Any:
+        done = Done(*self.stage.orchctl(*words, "--json"))
+        self._check(done.code == 0, f"`orchctl {' '.join(words)} --json` ended with {done.code}: {done.out}{done.err}")
+        return json.loads(done.out)["data"]
+
+    @staticmethod
+    def _check(holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise DemoFailed(otherwise, hint="the commands above say more; please report it")
+
+    def _report(self) -> None:
+        run = self._data("runs", "--since", "1h", "--job", "report")["runs"][-1]
+        self._run("runs", "show", run["run_id"])
+        manifest = self._data("runs", "show", run["run_id"])["manifest"]
+        counts = [output["file_count"] for output in manifest["outputs"]]
+        self._check(counts == [1, 2, 2], f"the report's outputs were counted as {counts}, not as [1, 2, 2]")
+        logs = self.stage.prefect_logs(manifest["environment"]["orchestrator_run_id"])
+        self._check("drew points" in logs and "drew minutes" in logs, "the script's output is not in Prefect's logs")
+        self.say(f"In Prefect's logs of that run: {len(logs)} lines, the script's among them.")
+
+    def _broken(self, done: Done) -> None:
+        self._check("tr0ub4dor" not in done.out + done.err, "a secret was printed")
+        run = self._data("runs", "--since", "1h", "--job", "broken")["runs"][-1]
+        seen = (run["status"], run["attempt"])
+        self._check(seen == ("failed", 2), f"the broken job is {seen[0]} at try {seen[1]}, not failed at try 2")
+        manifest = json.dumps(self._data("runs", "show", run["run_id"])["manifest"])
+        self._check("the service said no" in manifest and "tr0ub4dor" not in manifest, "the manifest does not say why")
+
+    def _scheduled(self) -> None:
+        deadline = self.stage.monotonic() + SCHEDULED_PATIENCE_S
+        while True:
+            runs = self._data("runs", "--since", "1h")["runs"]
+            pulse = [run for run in runs if run["job"] == "pulse" and run["status"] == "success" and run["slot"]]
+            seen = [run for run in runs if run["job"] == "still-on-systemd" and run["status"] == "observed"]
+            if pulse and seen:
+                break
+            self._check(self.stage.monotonic() < deadline, "no scheduled run came")
+            self.stage.sleep(0.5)
+        run = pulse[-1]
+        late = parse_instant(run["started_at"]) - parse_instant(run["slot"])
+        self._check(timedelta(0) <= late < timedelta(minutes=1), f"the scheduled run began {late} after its slot")
+        self._run("runs", "logs", run["run_id"], has=f"pulse for {run['slot']}")
+
+    def _totals(self) -> None:
+        self._run("runs")
+        totals = self._data("runs", "--since", "1h")["totals"]
+        self._check(totals.get("failed") == 1, f"one failed run was expected, totals are {totals}")
+        self._check(not totals.get("crashed"), f"no crashed run was expected, totals are {totals}")
