@@ -28,7 +28,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     tool = Path(sys.executable).with_name("lint-imports")
     return subprocess.run(
         [
-            str(Path(sys.executable).with_name("lint-imports")),
+            str(tool),
             "--no-logo",
             "--no-cache",
             "--config",
