@@ -95,12 +95,8 @@ class Project:
         return done
 
     def env(self) -> dict[str, str]:
-        return {
-            **clean_env(),
-            "ORCHCTL_CONFIG": str(self.root / "config"),
-            "ORCHCTL_STATE_DIR": str(self.state_dir),
-            "PREFECT_API_URL": self.api_url,
-        }
+        places = {"ORCHCTL_CONFIG": str(self.root / "config"), "ORCHCTL_STATE_DIR": str(self.state_dir)}
+        return {**clean_env(), **places, **({"PREFECT_API_URL": self.api_url} if self.api_url else {})}
 
     def json(self, *words: str, check: int | None = 0) -> Any:
         """Run with --json and return the envelope's data."""

@@ -31,7 +31,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         with contextlib.ExitStack() as clients:
             found = stack.up(
                 host,
-                lambda url: clients.enter_context(PrefectApi(url=url, attempts=1)),
+                lambda url: clients.enter_context(PrefectApi(url=url)),
                 [POOL],
                 port=0,
                 external_url=None,

@@ -41,7 +41,7 @@ def up(
     clock = stack.Clock(time.monotonic, time.sleep)
     status = stack.up(
         app.stack,
-        lambda url: app.connect(url, attempts=1 if external is None else 3),
+        app.connect,
         app.pools,
         port=port,
         external_url=external,

@@ -63,19 +63,18 @@ def emit(
     settings: Settings,
     *,
     errors: Iterable[dict[str, Any]] = (),
+    failed: bool = False,
 ) -> None:
-    """Print a result: the JSON envelope, or `text()`. `errors` are those of a partial result."""
+    """Print a result: the JSON envelope, or `text()`.
+
+    `errors` are those of a partial result, or of one that `failed` as a whole and has data all the same.
+    """
     if not settings.as_json:
         text()
         return
     listed = list(errors)
-    envelope = {
-        "schema": 1,
-        "command": command,
-        "status": "partial" if listed else "success",
-        "data": jsonable(data),
-        "errors": listed,
-    }
+    status = "error" if failed else "partial" if listed else "success"
+    envelope = {"schema": 1, "command": command, "status": status, "data": jsonable(data), "errors": listed}
     print(json.dumps(envelope, ensure_ascii=False, indent=2))
 
 

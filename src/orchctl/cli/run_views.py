@@ -248,10 +248,9 @@ def run_ended(started: Started, ended: Ended, settings: Settings) -> None:
     }
     took = f" after {human(one.duration_s)}" if one and one.duration_s is not None else ""
     text = f"{started.job.name}: {status}{took}" + (f": {reason}" if reason else "") + f" (run {data['run_id']})"
-    if settings.as_json:
-        render.emit("run", data, lambda: None, settings)
-    else:
-        render.note(text)
+    failed = ended.exit_code != 0
+    errors = [{"code": "run-failed", "message": text, "hint": f"orchctl runs show {data['run_id']}"}] if failed else []
+    render.emit("run", data, lambda: render.note(text), settings, errors=errors, failed=failed)
 
 
 def reindexed(result: Reindexed, settings: Settings) -> None:
@@ -282,8 +281,6 @@ def stack(found: Status, settings: Settings, *, command: str) -> None:
         for part in found.parts:
             pid = f"pid {part.pid}" if part.pid is not None else "no process of this host" if part.ok else "not running"
             render.line(f"{'ok' if part.ok else 'DOWN':<5}{part.name}: {part.detail} ({pid})")
-        if not found.parts:
-            render.line(f"nothing was started here; the API is {found.api_url}")
         render.line(f"ui   {found.ui_url}")
 
     render.emit(command, data, text, settings)

@@ -30,13 +30,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process. `pid` is None where it is not running; `detail` is what was seen of it."""
+    """One process. `pid` and `log` are None where this host did not start it; `detail` is what was seen of it."""
 
     name: str
     pid: int | None
     ok: bool
     detail: str
-    log: str
+    log: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +194,8 @@ def status(
         version = prefect.version()
     except OrchctlError as error:
         why = error.message
-    parts = []
-    for name in host.names():
-        pid = host.pid(name)
-        if name == SERVER:
-            detail = f"Prefect {version} at {url}" if version else why
-            parts.append(Part(name, pid, pid is not None and version is not None, detail, str(host.log_path(name))))
+    detail = f"Prefect {version} at {url}" if version else why
+    parts = [Part(SERVER, host.pid(SERVER), version is not None, detail, _log(host, SERVER))]
     parts += [_worker_part(host, prefect if version else None, pool) for pool in pools]
     return Status(url, prefect.ui_url(), version, tuple(parts), schedules)
 
@@ -210,4 +206,8 @@ def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
     if prefect is not None and prefect.pool(pool) is not None:
         online = sum(worker.online for worker in prefect.workers(pool))
     detail = f"{online} online in pool {pool}" if prefect is not None else "the server does not answer"
-    return Part(name, host.pid(name), online > 0, detail, str(host.log_path(name)))
+    return Part(name, host.pid(name), online > 0, detail, _log(host, name))
+
+
+def _log(host: StackHost, name: str) -> str | None:
+    return str(host.log_path(name)) if name in host.names() else None

@@ -1,0 +1,81 @@
+"""The keys of `--json` are a contract: they are only ever added to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support import Project
+
+ENVELOPE = {"schema", "command", "status", "data", "errors"}
+CHANGE = {"job", "action", "deployment_id", "drift", "fields", "schedules", "runs_deleted", "runs_kept"}
+RUN = {
+    "run_id", "job", "asset", "game_date", "status", "slot", "origin", "trigger", "mode", "attempt", "started_at",
+    "finished_at", "duration_s", "exit_code", "signal", "reason", "data_root",
+}  # fmt: skip
+JOB = {
+    "name", "description", "schedules", "command", "dry_run_command", "env", "data_root", "working_directory",
+    "work_pool", "asset", "game_date_offset_days", "nice", "timeout", "kill_after", "retries", "retry_delay", "overlap",
+    "catchup", "catchup_window", "outputs", "tags", "legacy", "gates",
+}  # fmt: skip
+
+
+def envelope(project: Project, *words: str, check: int = 0) -> Any:
+    done = project.orchctl(*words, "--json", check=check)
+    content = json.loads(done.stdout)
+    assert set(content) == ENVELOPE
+    assert content["schema"] == 1
+    return content
+
+
+@pytest.fixture
+def one_run(project: Project) -> Project:
+    project.schedules["yearly"] = {"cron": "0 5 1 1 *"}
+    project.jobs["hello"] = {"command": [project.script("hello.sh", "echo hello")], "schedules": ["yearly"]}
+    project.write()
+    return project
+
+
+def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> None:
+    project = one_run
+    assert set(envelope(project, "check")["data"]) == {"name", "digest", "jobs", "schedules", "with_legacy_triggers"}
+    assert set(envelope(project, "jobs")["data"]["jobs"][0]) == JOB
+    assert set(envelope(project, "jobs", "hello")["data"]) == {"job", "schedules"}
+    plan = envelope(project, "plan", check=3)
+    assert plan["command"] == "plan"
+    assert set(plan["data"]) == {"digest", "empty", "writes_catalog", "work_pools", "changes", "notes", "conflicts"}
+    assert set(plan["data"]["changes"][0]) == CHANGE
+    assert set(plan["data"]["changes"][0]["fields"][0]) == {"field", "before", "after", "because"}
+    assert set(plan["data"]["changes"][0]["schedules"][0]) == {"slug", "action", "before", "after", "because"}
+    assert set(envelope(project, "sync")["data"]) == {"digest", "work_pools", "changes", "notes"}
+    ended = envelope(project, "run", "hello", "--wait")["data"]
+    assert set(ended) == {"job", "run_id", "flow_run_id", "status", "reason", "exit_code", "run", "ui_url"}
+    asked = envelope(project, "run", "hello")["data"]
+    assert set(asked) == {"job", "run_id", "flow_run_id", "directory", "ui_url", "notes"}
+    listed = envelope(project, "runs")["data"]
+    assert set(listed) == {"timezone", "start", "end", "runs", "totals", "hidden"}
+    assert set(listed["runs"][0]) == RUN
+    shown = envelope(project, "runs", "show", ended["run_id"])
+    assert shown["command"] == "runs show"
+    assert set(shown["data"]) == {"run", "manifest", "directory", "logs", "ui_url"}
+    assert set(envelope(project, "runs", "reindex")["data"]) == {"manifests", "added"}
+    status = envelope(project, "host", "status")["data"]
+    assert set(status) == {"ok", "api_url", "ui_url", "version", "schedules", "parts"}
+
+
+def test_a_torn_event_makes_the_status_partial(one_run: Project) -> None:
+    events = one_run.data_root / "manifests" / "events"
+    events.mkdir(parents=True)
+    for day in ("2025-12-19", "2025-12-20"):
+        (events / f"{day}.jsonl").write_text('{"event": "run_star\n')
+    content = envelope(one_run, "runs", "--date", "2025-12-19")
+    assert content["status"] == "partial"
+    assert {error["code"] for error in content["errors"]} == {"skipped"}
+
+
+def test_an_error_names_the_command_it_came_from(one_run: Project) -> None:
+    content = envelope(one_run, "runs", "show", "20251219T050000Z-000000", check=2)
+    assert (content["command"], content["status"]) == ("runs", "error")
+    assert content["errors"][0]["code"] == "usage"
