@@ -1,0 +1,286 @@
+"""The bash script for completion: an engine that is the same for every tree, and the tree as one `case`."""
+
+from __future__ import annotations
+
+from orchctl.cli.completion_tree import Argument, Command, Option, Value
+
+_TEMPLATE = r"""# bash completion for orchctl, written by `orchctl completions bash`. Needs bash 4.4.
+# Job names and run ids come from plain files that orchctl keeps: no Python is started, and for names no process.
+
+# Sets what the command $1 (`runs show`) takes. An option is NAME|NAME:KIND, an argument KIND; the KIND `=a,b` is a
+# choice of words, and `...` at the end means any number of times.
+_orchctl_command() {
+    case $1 in
+@COMMANDS@
+        *) commands='' arguments='' options='' ;;
+    esac
+}
+
+# Sets `kind` to what the option $1 takes, empty for a flag. False for an option that is not known here.
+_orchctl_option() {
+    local entry
+    kind=''
+    for entry in $options $everywhere; do
+        entry=${entry%...}
+        if [[ "|${entry%%:*}|" == *"|$1|"* ]]; then
+            [[ $entry == *:* ]] && kind=${entry#*:}
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Sets `plain` to the word $1 without its quotes. Nothing is expanded but a leading ~/.
+_orchctl_plain() {
+    plain=$1
+    [[ $plain == *[\'\"\\~]* ]] || return 0
+    local rest=$1 quote='' char
+    plain=''
+    [[ $rest == '~/'* ]] && plain=${HOME-} rest=${rest:1}
+    while [[ -n $rest ]]; do
+        char=${rest:0:1} rest=${rest:1}
+        case $quote$char in
+            \' | \") quote=$char ;;
+            \'\' | \"\") quote='' ;;
+            \\ | \"\\) plain+=${rest:0:1} rest=${rest:1} ;;
+            *) plain+=$char ;;
+        esac
+    done
+}
+
+# Sets `words` to the words before the cursor, the last being the one at the cursor. Bash splits --status=fa and
+# 2025-12-19T05:00 at COMP_WORDBREAKS; here they are whole again, and `lead` is the part that readline will keep.
+_orchctl_words() {
+    local line=${COMP_LINE:0:COMP_POINT} word blank piece
+    for word in "${COMP_WORDS[@]}"; do
+        blank=${line%%[![:space:]]*} line=${line#"${line%%[![:space:]]*}"}
+        if [[ $line == "$word"* ]]; then piece=$word; else piece=$line; fi
+        line=${line#"$piece"}
+        if [[ -n $blank || ${#words[@]} -eq 0 ]]; then
+            words+=("$piece") lead=''
+        else
+            lead=${words[-1]} words[-1]+=$piece
+            [[ $piece == *[!=:]* ]] || lead=${words[-1]}
+        fi
+        [[ -n $line ]] || break
+    done
+}
+
+# Offers those of the words $@ that go on from `value`.
+_orchctl_offer() {
+    local word
+    local -a found=()
+    for word in "$@"; do [[ $word == "$value"* ]] && found+=("$word"); done
+    found=("${found[@]/#/"$prefix"}")
+    COMPREPLY+=("${found[@]#"$lead"}")
+}
+
+_orchctl_offer_options() {
+    local entry name names
+    for entry in $options $everywhere; do
+        names=${entry%...} names=${names%%:*} names=${names//|/ }
+        if [[ $entry != *... ]]; then
+            for name in $names; do [[ $used == *" $name "* ]] && continue 2; done
+        fi
+        _orchctl_offer $names
+    done
+}
+
+# What is not a name is not offered: readline would put it on the line as it is, `$(...)` and all.
+_orchctl_offer_jobs() {
+    local name
+    local -a names=() known=()
+    [[ -f $state/completion/jobs && -r $state/completion/jobs ]] && mapfile -t names <"$state/completion/jobs"
+    for name in "${names[@]}"; do
+        [[ $name == "$value"* && $name == [a-z0-9]* && $name != *[!a-z0-9_-]* && ${#name} -le 63 ]] &&
+            [[ $given != *" $name "* ]] && known+=("$name")
+    done
+    _orchctl_offer "${known[@]}"
+}
+
+# Sets `days` to today and yesterday. Yesterday is counted from about noon, so that no change of clocks matters.
+_orchctl_days() {
+    local now hour day
+    printf -v now '%(%s)T' -1
+    if [[ $1 == utc ]]; then
+        TZ=UTC0 printf -v day '%(%Y-%m-%d)T' "$now"
+        days=("$day")
+        TZ=UTC0 printf -v day '%(%Y-%m-%d)T' $((now - 86400))
+    else
+        printf -v hour '%(%H)T' "$now"
+        printf -v day '%(%Y-%m-%d)T' "$now"
+        days=("$day")
+        printf -v day '%(%Y-%m-%d)T' $((now - 10#$hour * 3600 - 43200))
+    fi
+    days+=("$day")
+}
+
+_orchctl_offer_runs() {
+    local folder day hex line id at form=00000000T000000Z-xxxxxx
+    local -a days=() folders=() files=() lines=() ids=() sorted=()
+    [[ -f $state/completion/events && -r $state/completion/events ]] && mapfile -t folders <"$state/completion/events"
+    _orchctl_days utc
+    for folder in "${folders[@]}"; do
+        for day in "${days[@]}"; do
+            [[ $folder == /* && -f $folder/$day.jsonl ]] && files+=("$folder/$day.jsonl")
+        done
+    done
+    [[ ${#files[@]} -gt 0 && $value != *[!0-9a-fTZ-]* ]] || return 0
+    form=${form:${#value}} form=${form//0/[0-9]} form=$value${form//x/[0-9a-f]}
+    local IFS=$'\n'
+    # Not mapfile: from a pipe it reads byte by byte.
+    lines=($(exec grep -aoh "\"run_id\": *\"$form\"" -- "${files[@]}" 2>/dev/null))
+    for line in "${lines[@]}"; do
+        id=${line: -24:23} day=${line: -22:6}${line: -15:6} hex=${line: -7:6}
+        # An array keeps its indices in order: the id as a number (63 bits last until 2054) sorts, and drops doubles.
+        [[ $day$hex != *[!0-9a-f]* && $day != *[!0-9]* ]] && ids[10#$day * 16777216 + 16#$hex]=$id
+    done
+    ids=("${ids[@]}")
+    for ((at = ${#ids[@]} - 1; at >= 0; at--)); do
+        [[ $given == *" ${ids[at]} "* ]] || sorted+=("${ids[at]}")
+    done
+    compopt -o nosort 2>/dev/null
+    _orchctl_offer "${sorted[@]}"
+}
+
+# Lets readline find the folders: it knows quotes and tildes. Where its word is not just the folder, we look.
+_orchctl_offer_paths() {
+    local path
+    local -a paths=()
+    [[ $lead == "$prefix" ]] && compopt -o filenames -o "$2" 2>/dev/null && return 0
+    compopt -o filenames 2>/dev/null
+    mapfile -t paths < <(compgen "$1" -- "$value")
+    for path in "${paths[@]}"; do
+        [[ -d $path ]] && path+=/ && compopt -o nospace 2>/dev/null
+        _orchctl_offer "$path"
+    done
+}
+
+_orchctl_offer_value() {
+    local -a days=()
+    case $kind in
+        =*) kind=${kind#=} && _orchctl_offer ${kind//,/ } ;;
+        job) _orchctl_offer_jobs ;;
+        run) _orchctl_offer_runs ;;
+        date | instant)
+            _orchctl_days local
+            [[ $kind == date ]] || { _orchctl_days utc && days=("${days[@]/%/T00:00:00Z}"); }
+            compopt -o nosort 2>/dev/null
+            _orchctl_offer "${days[@]}"
+            ;;
+        directory) _orchctl_offer_paths -d dirnames ;;
+        file) _orchctl_offer_paths -f default ;;
+    esac
+}
+
+# Sets `kind` to what the next positional argument takes; false where there is none.
+_orchctl_argument() {
+    local left=$seen
+    for kind in $arguments; do
+        [[ $kind == *... || $left -eq 0 ]] && kind=${kind%...} && return 0
+        left=$((left - 1))
+    done
+    return 1
+}
+
+# Reads the words before the one at the cursor.
+_orchctl_read() {
+    local word plain
+    for word in "${words[@]:1:${#words[@]}-2}"; do
+        _orchctl_plain "$word"
+        if [[ -n $pending ]]; then
+            [[ $pending == --state-dir ]] && state=$plain
+            pending=''
+        elif [[ -z $dashes && $plain == -- ]]; then
+            dashes=1
+        elif [[ -z $dashes && $plain == -?* ]]; then
+            used+="${plain%%=*} "
+            _orchctl_option "${plain%%=*}"
+            if [[ -n $kind && $plain != *=* ]]; then
+                pending=$plain
+            elif [[ $plain == --state-dir=* ]]; then
+                state=${plain#*=}
+            fi
+        elif [[ -n $commands ]]; then
+            [[ " $commands " == *" $plain "* ]] || plain='?'
+            command+=" $plain"
+            _orchctl_command "${command# }"
+        else
+            seen=$((seen + 1)) given+="$plain "
+        fi
+    done
+}
+
+_orchctl() {
+    # The operator's options must neither end the shell from in here nor touch what is read.
+    local -
+    set +euET -f
+    local IFS=$' \t\n' commands arguments options everywhere='@EVERYWHERE@'
+    local lead='' prefix='' value='' kind='' pending='' dashes='' command='' used=' ' given=' ' seen=0 plain
+    local state=${ORCHCTL_STATE_DIR:-${XDG_STATE_HOME:-${HOME-}/.local/state}/orchctl}
+    local -a words=()
+    COMPREPLY=()
+    _orchctl_words
+    [[ ${#words[@]} -gt 1 ]] || return 0
+    _orchctl_command ''
+    _orchctl_read
+    _orchctl_plain "$lead"
+    lead=$plain
+    _orchctl_plain "${words[-1]}"
+    value=$plain
+    if [[ -n $pending ]]; then
+        _orchctl_option "$pending"
+        _orchctl_offer_value
+    elif [[ -z $dashes && $value == --*=* ]]; then
+        prefix=${value%%=*}= value=${value#*=}
+        _orchctl_option "${prefix%=}" && _orchctl_offer_value
+    elif [[ -z $dashes && $value == -* ]]; then
+        _orchctl_offer_options
+    elif [[ -n $commands ]]; then
+        _orchctl_offer $commands
+    elif _orchctl_argument; then
+        _orchctl_offer_value
+    elif [[ -z $dashes && -z $value ]]; then
+        _orchctl_offer_options
+    fi
+    return 0
+}
+
+complete -F _orchctl orchctl
+"""
+
+
+def script(root: Command) -> str:
+    """Return the script for this tree."""
+    commands = "\n".join(_case(path, command) for path, command in root.walk())
+    return _TEMPLATE.replace("@COMMANDS@", commands).replace("@EVERYWHERE@", _options(root.everywhere))
+
+
+def _case(path: tuple[str, ...], command: Command) -> str:
+    return "\n".join(
+        (
+            f"        '{' '.join(path)}')",
+            f"            commands='{' '.join(below.name for below in command.commands)}'",
+            f"            arguments='{' '.join(map(_argument, command.arguments))}'",
+            f"            options='{_options(command.options)}'",
+            "            ;;",
+        )
+    )
+
+
+def _options(options: tuple[Option, ...]) -> str:
+    return " ".join(
+        "|".join(option.names)
+        + (f":{_kind(option.value)}" if option.value else "")
+        + ("..." if option.repeatable else "")
+        for option in options
+    )
+
+
+def _argument(argument: Argument) -> str:
+    kind = _kind(argument.value)
+    return f"{kind}..." if argument.count is None else " ".join([kind] * argument.count)
+
+
+def _kind(value: Value) -> str:
+    return "=" + ",".join(value.words) if value.kind == "words" else value.kind
