@@ -19,9 +19,14 @@ _SHORTHANDS = {
     "monthly": "*-*-01 00:00:00",
     "quarterly": "*-01,04,07,10-01 00:00:00",
     "semiannually": "*-01,07-01 00:00:00",
+    "semi-annually": "*-01,07-01 00:00:00",
+    "biannually": "*-01,07-01 00:00:00",
+    "bi-annually": "*-01,07-01 00:00:00",
     "yearly": "*-01-01 00:00:00",
     "annually": "*-01-01 00:00:00",
+    "anually": "*-01-01 00:00:00",
 }
+_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _WEEKDAYS = re.compile(r"[A-Za-z]{3,9}(?:(?:\.\.|-|,)[A-Za-z]{3,9})*,?\Z")
 _DATE = re.compile(r"(?:(?P<year>[0-9*,./]+)-)?(?P<month>[0-9*,./]+)(?P<sep>[-~])(?P<day>[0-9*,./]+)\Z")
 _TIME = re.compile(r"(?P<hour>[0-9*,./]+):(?P<minute>[0-9*,./]+)(?::(?P<second>[0-9*,./]+))?\Z")
@@ -42,7 +47,13 @@ class Cron:
 
 def to_cron(expression: str) -> Cron:
     """Return the cron line with the same instants as `expression`. Raises ValueError with the reason."""
-    words = expression.split()
+    if expression.startswith("@"):
+        raise ValueError("a single instant (@) cannot be said in cron")
+    # Blanks at the ends belong to the unit file, not to the expression: systemd refuses them too.
+    words = expression.split(" ") if expression.isascii() and expression == expression.strip() else []
+    if len(words) > 1 and words[-2] == "" and _is_zone(words[-1]):
+        raise ValueError("not a calendar expression of systemd: two blanks before the zone")
+    words = [word for word in words if word]
     if words and words[0].lower() in _SHORTHANDS:
         words = _SHORTHANDS[words[0].lower()].split() + words[1:]
     weekdays = _weekdays(words.pop(0)) if words and _WEEKDAYS.match(words[0]) and not _is_zone(words[0]) else None
@@ -53,7 +64,7 @@ def to_cron(expression: str) -> Cron:
     if time is not None:
         words.pop(0)
     if len(words) > 1 or (date is None and time is None and weekdays is None) or (words and not _is_zone(words[0])):
-        raise ValueError(f"{expression!r} is not a calendar expression of systemd")
+        raise ValueError(_why_not(words))
     months, days = _date_fields(date)
     hours, minutes = _time_fields(time)
     both = days is not None and weekdays is not None
@@ -64,11 +75,18 @@ def to_cron(expression: str) -> Cron:
         _cron(months, 1, 12),
         _cron(weekdays, 1, 7),
     )
-    return Cron(" ".join(fields), day_or=not both, timezone=words[0] if words else None)
+    zone = words[0] if words else None
+    return Cron(" ".join(fields), day_or=not both, timezone="UTC" if zone and zone.upper() == "UTC" else zone)
 
 
 def _is_zone(word: str) -> bool:
-    return word == "UTC" or re.match(r"[A-Za-z][A-Za-z0-9_+-]*/[A-Za-z]", word) is not None
+    return word.upper() == "UTC" or re.match(r"[A-Za-z][A-Za-z0-9_+-]*/[A-Za-z]", word) is not None
+
+
+def _why_not(words: list[str]) -> str:
+    if len(words) == 1 and re.fullmatch(r"[A-Z]{3,4}|[A-Z]{3}[0-9][A-Z]{3}", words[0]):
+        return f"the zone {words[0]} is an abbreviation; name it like Europe/Berlin, or UTC"
+    return "not a calendar expression of systemd"
 
 
 def _date_fields(date: re.Match[str] | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
@@ -78,15 +96,17 @@ def _date_fields(date: re.Match[str] | None) -> tuple[frozenset[int] | None, fro
         raise ValueError("a year cannot be said in cron")
     if date["sep"] == "~":
         raise ValueError("a day counted from the end of the month (~) cannot be said in five-field cron; use an rrule")
-    return _numbers(date["month"], 1, 12), _numbers(date["day"], 1, 31)
+    months, days = _numbers(date["month"], 1, 12), _numbers(date["day"], 1, 31)
+    if days is not None and all(min(days) > _LONGEST_MONTH[month - 1] for month in months or range(1, 13)):
+        raise ValueError("never fires: no such month has that day")
+    return months, days
 
 
 def _time_fields(time: re.Match[str] | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
     if time is None:
         return frozenset({0}), frozenset({0})
     second = time["second"] or "00"
-    seconds = None if "." in second.replace("..", "") else _numbers(second, 0, 59)
-    if seconds != frozenset({0}):
+    if not re.fullmatch(r"0+(,0+)*", second):
         raise ValueError(
             f"seconds ({second}) cannot be said in cron; the nearest is {time['hour']}:{time['minute']}:00, "
             'or use every = "…" for a cadence below a minute'
@@ -105,8 +125,10 @@ def _numbers(text: str, lowest: int, highest: int) -> frozenset[int] | None:
             raise ValueError(f"{part!r} is not a number, a range like 8..23 or a repetition like 0/5")
         low, step = int(element["low"]), int(element["step"] or 0)
         high = int(element["high"]) if element["high"] else (highest if element["step"] else low)
-        if not lowest <= low <= high <= highest or (element["step"] and (step == 0 or low + step > highest)):
+        if not lowest <= low <= high <= highest:
             raise ValueError(f"{part!r} is outside {lowest}..{highest}")
+        if element["step"] and (step == 0 or (not element["high"] and low + step > highest)):
+            raise ValueError(f"{part!r} never repeats within {lowest}..{highest}")
         found.update(range(low, high + 1, step or 1))
     return frozenset(found)
 

@@ -32,9 +32,16 @@ from orchctl.core.names import (
     format_instant,
     is_dotted_name,
     is_name,
+    parse_instant,
 )
 
 VERSION = 1
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, (bool, float)):  # equal to 1, and so inside Literal[1]
+        raise ValueError(f"{str(value).lower()} is not a version")
+    return value
 
 
 def _duration(value: object) -> int:
@@ -63,7 +70,7 @@ def _dotted(text: str) -> str:
 
 def _no_nul(text: str) -> str:
     if "\x00" in text:
-        raise ValueError("a NUL byte cannot be passed to a program")
+        raise ValueError("may not hold a NUL byte")
     return text
 
 
@@ -80,10 +87,15 @@ def _program(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _anchor(value: object) -> str | None:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return format_instant(value)
-    if value is None or isinstance(value, str):  # a string only in the applied catalog's JSON
-        return value
+    if value is None:
+        return None
+    try:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return format_instant(value)
+        if isinstance(value, str):  # so it stands in the applied catalog's JSON
+            return format_instant(parse_instant(value))
+    except (ValueError, OverflowError):
+        pass
     raise ValueError(f"{value} is not an instant with a zone like 2025-12-19T00:00:00Z")
 
 
@@ -97,9 +109,17 @@ Duration = Annotated[
     _DURATION_SCHEMA,
 ]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-Asset = Annotated[str, AfterValidator(_dotted), WithJsonSchema({"type": "string", "pattern": DOTTED_NAME_PATTERN})]
+Asset = Annotated[
+    str,
+    AfterValidator(_dotted),
+    WithJsonSchema({"type": "string", "pattern": DOTTED_NAME_PATTERN, "not": {"pattern": r"\.\."}}),
+]
 Text = Annotated[str, AfterValidator(_no_nul)]
-AbsolutePath = Annotated[str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})]
+AbsolutePath = Annotated[
+    str,
+    AfterValidator(_absolute),
+    WithJsonSchema({"type": "string", "pattern": "^/", "not": {"pattern": r"(^|/)\.\.(/|$)"}}),
+]
 Argv = Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_program)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
@@ -109,16 +129,17 @@ Env = Annotated[
         {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "propertyNames": {"pattern": ENV_KEY_PATTERN},
+            "propertyNames": {"pattern": ENV_KEY_PATTERN, "not": {"pattern": "^(ORCHCTL_|PREFECT__)"}},
         }
     ),
 ]
 Expressions = Annotated[
     tuple[Text, ...],
-    Field(strict=False),
+    Field(strict=False, min_length=1),
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]
+FormatVersion = Annotated[Literal[1], BeforeValidator(_not_bool)]
 Anchor = Annotated[str | None, BeforeValidator(_anchor), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -131,8 +152,8 @@ class _Table(BaseModel):
 class TimerTrigger(_Table):
     """A systemd timer that starts the job today."""
 
-    timer: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.\\@-]+\.timer$")]
-    """The timer's unit name."""
+    timer: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,248}\.timer$")]
+    """The timer's unit name; it may not begin like an option."""
     scope: Literal["system", "user"] = "system"
     """Whose manager holds it."""
 
@@ -256,23 +277,27 @@ class Schedule(_Table):
 
 
 class SchedulesFile(_Table):
-    """`config/schedules.toml`."""
+    """When jobs run: `schedules.toml` of orchctl."""
 
-    version: Literal[1]
+    version: FormatVersion
+    """Version of this format."""
     timezone: Text = "UTC"
     """Default zone of every schedule, and the zone of `game_date`."""
     schedules: dict[Name, ScheduleTable] = Field(default_factory=dict)
+    """The cadences, by name."""
 
 
 class JobsFile(_Table):
-    """`config/jobs.toml`."""
+    """What the jobs are: `jobs.toml` of orchctl."""
 
-    version: Literal[1]
+    version: FormatVersion
+    """Version of this format."""
     name: Name = "default"
     """Which catalog this is, where several share one Prefect server: each prunes only its own."""
     defaults: JobTable = JobTable()
     """Values for every job that does not say otherwise."""
     jobs: dict[Name, JobTable] = Field(default_factory=dict)
+    """The jobs, by name."""
 
 
 class Catalog(_Table):

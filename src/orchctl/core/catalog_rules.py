@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchctl.core import calendar, templates
 from orchctl.core.catalog import Schedule, ScheduleTable
+from orchctl.core.catalog_cadences import cron_problem, rrule_problem
+from orchctl.core.catalog_words import is_secret, printable
 from orchctl.core.names import ENV_KEY_PATTERN, NAME_PATTERN, is_env_key, is_name, nearest
 from orchctl.core.toml_lines import Path
 
@@ -23,7 +24,7 @@ _CADENCES = ("cron", "on_calendar", "every", "rrule")
 def check_name(source: Source, path: Path, name: str) -> None:
     """A job or schedule must have a name that can be a file, a flow and an argument."""
     if not is_name(name):
-        source.wrong(path, f"the name {name.encode('unicode_escape').decode()!r} is not allowed", allowed=NAME_PATTERN)
+        source.wrong(path, f'the name "{name}" is not allowed', allowed=NAME_PATTERN)
 
 
 def is_timezone(name: str) -> bool:
@@ -40,7 +41,7 @@ def bad_timezone(name: str) -> dict[str, Any]:
     zones = {zone.lower(): zone for zone in zoneinfo.available_timezones()}
     near = nearest(name, zones)
     return {
-        "message": f'"{name.encode("unicode_escape").decode()}" is not a time zone',
+        "message": f'"{name}" is not a time zone',
         "allowed": "an IANA name like America/New_York or UTC",
         "nearest": zones[near] if near else None,
     }
@@ -68,9 +69,9 @@ def check_schedule(source: Source, path: Path, table: ScheduleTable) -> bool:
 
 
 def _unreadable(table: ScheduleTable) -> Iterator[tuple[str, str, str]]:
-    if table.cron is not None and (reason := _cron_problem(table.cron)):
+    if table.cron is not None and (reason := cron_problem(table.cron)):
         yield "cron", table.cron, reason
-    if table.rrule is not None and (reason := _rrule_problem(table.rrule)):
+    if table.rrule is not None and (reason := rrule_problem(table.rrule)):
         yield "rrule", table.rrule, reason
     for line in table.on_calendar:
         try:
@@ -82,50 +83,21 @@ def _unreadable(table: ScheduleTable) -> Iterator[tuple[str, str, str]]:
                 yield "on_calendar", line, f"{zone} is not a time zone"
 
 
-def _cron_problem(expression: str) -> str | None:
-    from cronsim import CronSim, CronSimError
-
-    if len(expression.split()) != 5:
-        return "not five fields: minute hour day-of-month month day-of-week"
-    try:
-        # An expression may be well-formed and never fire (30 February): the first instant shows it.
-        next(CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)))
-    except CronSimError as error:
-        return str(error).lower() or "not a cron expression"
-    except StopIteration:
-        return "never fires"
-    return None
-
-
-def _rrule_problem(text: str) -> str | None:
-    from dateutil.rrule import rrulestr
-
-    if "FREQ" not in text.upper():
-        return "has no FREQ"
-    try:
-        rule = rrulestr(text, dtstart=datetime(2020, 1, 1))  # noqa: DTZ001 (floating, as RFC 5545 has it)
-        next(iter(rule), None)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        return str(error) or "not a recurrence rule"
-    return None
-
-
 def check_schedule_names(
     source: Source,
     path: Path,
     raw: Mapping[str, Any],
-    defaults: Mapping[str, Any],
     known: frozenset[str] | None,
 ) -> None:
     """Each name in `schedules` must be a schedule. `known` is None where the schedules could not be read."""
-    names = raw.get("schedules", defaults.get("schedules", ()))
+    names = raw.get("schedules")
     if known is None or not isinstance(names, (list, tuple)):
         return
     for index, name in enumerate(names):
         if isinstance(name, str) and name not in known:
             source.wrong(
                 (*path, "schedules", index),
-                f'there is no schedule "{name.encode("unicode_escape").decode()}"',
+                f'there is no schedule "{name}"',
                 allowed=", ".join(sorted(known)) or "no schedule is defined",
                 nearest=nearest(name, known),
             )
@@ -134,8 +106,9 @@ def check_schedule_names(
 def check(source: Source, schedules: Mapping[str, tuple[Schedule, ...]]) -> None:
     """Check what spans several keys or jobs, on the tables as they were written: also those of broken jobs."""
     owners: dict[object, str] = {}
-    tables = source.data.get("jobs", {})
-    named: list[tuple[Path, Any]] = [(("defaults",), source.data.get("defaults"))]
+    tables, defaults = source.data.get("jobs", {}), source.data.get("defaults")
+    inherited = defaults.get("legacy") if isinstance(defaults, dict) else None
+    named: list[tuple[Path, Any]] = [(("defaults",), defaults)]
     named += [(("jobs", name), raw) for name, raw in tables.items()] if isinstance(tables, dict) else []
     for path, raw in named:
         if not isinstance(raw, dict):
@@ -145,7 +118,8 @@ def check(source: Source, schedules: Mapping[str, tuple[Schedule, ...]]) -> None
         if raw.get("asset") in RESERVED_ASSETS:
             source.wrong((*path, "asset"), f'"{raw["asset"]}" is a folder of orchctl itself in the manifest tree')
         _check_slugs(source, path, raw.get("schedules"), schedules)
-        _check_legacy(source, path, raw.get("legacy"), owners)
+        if path[0] == "jobs":
+            _check_legacy(source, path, raw.get("legacy", inherited), owners)
     for name in RESERVED_ASSETS:
         if isinstance(tables, dict) and isinstance(tables.get(name), dict) and "asset" not in tables[name]:
             source.wrong(
@@ -182,7 +156,7 @@ def _check_legacy(source: Source, path: Path, triggers: object, owners: dict[obj
 def _check_env(source: Source, path: Path, env: object) -> None:
     for key in env if isinstance(env, dict) else ():
         if not is_env_key(key):
-            source.wrong((*path, "env", key), f"{key!r} is not the name of a variable", allowed=ENV_KEY_PATTERN)
+            source.wrong((*path, "env", key), "is not the name of a variable", allowed=ENV_KEY_PATTERN)
         elif key.startswith(("ORCHCTL_", "PREFECT__")):
             source.wrong((*path, "env", key), "is set by the runner itself")
 
@@ -191,11 +165,13 @@ def _check_templates(source: Source, path: Path, raw: Mapping[str, Any]) -> None
     for where, text in _templates_of(raw):
         bad = templates.problems(text)
         if bad:
+            # A token may be a piece of a password: it is shown only where it can be seen in the masked text.
+            secret = is_secret(where) or any(token not in printable(text) for token in bad)
             source.wrong(
                 (*path, *where),
-                f"{', '.join(bad)} means nothing in a template",
+                f"{'a brace' if secret else ', '.join(bad)} means nothing in a template",
                 allowed=" ".join(f"{{{word}}}" for word in templates.WORDS) + ", {{ and }} for braces",
-                nearest=nearest(bad[0].strip("{}"), templates.WORDS),
+                nearest=None if secret else nearest(bad[0].strip("{}"), templates.WORDS),
             )
 
 

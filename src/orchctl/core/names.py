@@ -67,22 +67,24 @@ def parse_instant(text: str) -> datetime:
     """
     if not _INSTANT.match(text):
         raise ValueError(f"{text!r} is not an instant like 2025-12-19T05:00:00Z")
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from error
 
 
 def format_instant(instant: datetime) -> str:
     """Write an instant in UTC: whole seconds as `2025-12-19T05:00:00Z`, others with three decimals."""
     moment = instant.astimezone(UTC)
-    if moment.microsecond < 1000:
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    precision = "milliseconds" if moment.microsecond >= 1000 else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def slot_name(slot: datetime) -> str:
     """Write a slot so that it can be a file name and sorts by time: `20251219T050000Z`, with microseconds if any."""
     moment = slot.astimezone(UTC)
     fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
-    return moment.strftime("%Y%m%dT%H%M%S") + fraction + "Z"
+    return _compact(moment) + fraction + "Z"
 
 
 def run_id(started_for: datetime, flow_run_id: str) -> str:
@@ -92,7 +94,12 @@ def run_id(started_for: datetime, flow_run_id: str) -> str:
     id without asking each other. It sorts by `started_for`, the instant the flow run was scheduled for.
     """
     digest = hashlib.sha256(flow_run_id.encode()).hexdigest()[:6]
-    return started_for.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + digest
+    return f"{_compact(started_for.astimezone(UTC))}Z-{digest}"
+
+
+def _compact(moment: datetime) -> str:
+    # Not strftime alone: its %Y writes the year 999 with three digits.
+    return f"{moment.year:04d}{moment:%m%dT%H%M%S}"
 
 
 def run_instant(run: str) -> datetime:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 
 WORDS = ("game_date", "run_id", "run_as_of_ts", "data_root", "run_dir", "slot", "job", "step")
+PATTERN = r"^([^{}]|\{\{|\}\}|\{(" + "|".join(WORDS) + r")\})*$"
+"""What a right template matches, as JSON Schema writes it."""
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 

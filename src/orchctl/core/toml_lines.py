@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
 
 Path = tuple[str | int, ...]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _INLINE_BLANK = re.compile(r"[ \t]*")
 _KEY_PART = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[A-Za-z0-9_-]+')
@@ -29,6 +31,17 @@ def lines_of(text: str) -> Mapping[Path, int]:
     (`[a.b]` implies `a`) get that header's line.
     """
     return _Scanner(text).scan()
+
+
+def dotted(path: Path) -> str:
+    """Write a path as TOML writes keys, with list indexes in brackets: `jobs."a b".legacy[0]`."""
+    parts = []
+    for part in path:
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        else:
+            parts.append("." + (part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False)))
+    return "".join(parts).removeprefix(".")
 
 
 class _Scanner:
