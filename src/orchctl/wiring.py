@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from orchctl.adapters.applied import AppliedCatalogs
     from orchctl.adapters.demo_stage import DemoStage
     from orchctl.adapters.local_stack import LocalStack
@@ -96,6 +98,12 @@ class App:
         from orchctl.adapters.applied import AppliedCatalogs
 
         return AppliedCatalogs(self.settings.state_dir)
+
+    def exclusive(self, command: str) -> AbstractContextManager[None]:
+        """Return what holds this host's lock while `command` changes something. Raises Locked on entry."""
+        from orchctl.adapters import host_lock
+
+        return host_lock.held(self.settings.state_dir, command)
 
     @cached_property
     def stack(self) -> LocalStack:

@@ -39,15 +39,16 @@ def up(
     named = app.settings.api_url
     external = named if named is not None and named != app.stack.api_url() else None
     clock = stack.Clock(time.monotonic, time.sleep)
-    status = stack.up(
-        app.stack,
-        app.connect,
-        app.pools,
-        port=port,
-        external_url=external,
-        clock=clock,
-        say=render.note,
-    )
+    with app.exclusive("host up"):
+        status = stack.up(
+            app.stack,
+            app.connect,
+            app.pools,
+            port=port,
+            external_url=external,
+            clock=clock,
+            say=render.note,
+        )
     run_views.stack(status, app.settings, command="host up")
 
 
@@ -57,7 +58,9 @@ def down(ctx: typer.Context) -> None:
     from orchctl.services import stack
 
     app: App = ctx.obj
-    run_views.stack_down(stack.down(app.stack, render.note), app.settings)
+    with app.exclusive("host down"):
+        stopped = stack.down(app.stack, render.note)
+    run_views.stack_down(stopped, app.settings)
 
 
 @group.command()

@@ -40,12 +40,17 @@ def sync(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
 ) -> None:
     """Make Prefect's deployments what the catalog says. A second sync changes nothing."""
-    from orchctl.services import sync as service
-
     app: App = ctx.obj
     if dry_run:
         plan(ctx, jobs, prune)
         return
+    with app.exclusive("sync"):
+        _sync(app, jobs, prune, yes=yes)
+
+
+def _sync(app: App, jobs: list[str] | None, prune: bool, *, yes: bool) -> None:
+    from orchctl.services import sync as service
+
     proposed = _propose(app, jobs, prune)
     doomed = [change.job for change in proposed.changes if change.action == "delete"]
     if doomed and not proposed.conflicts:
