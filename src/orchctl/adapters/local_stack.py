@@ -23,6 +23,7 @@ from orchctl.errors import GateRefused, OrchctlError
 LOOPBACK = "127.0.0.1"
 SERVER = "server"
 _POLL_S = 0.05
+_REAP_S = 5.0
 # Prefect's own defaults suit a cloud: a poll of 10 s and a scheduler that looks every minute.
 _SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -108,21 +109,21 @@ class LocalStack:
                 os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + patience_s
             while self.pid(name) is not None and time.monotonic() < deadline:
-                self._reap(name)
+                self._reap(name, 0.0)
                 time.sleep(_POLL_S)
             # Also where it went by itself: what it started and left behind is in its session.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        self._reap(name)
+        self._reap(name, _REAP_S)
         self._record(name).unlink(missing_ok=True)
         return pid is not None
 
-    def _reap(self, name: str) -> None:
+    def _reap(self, name: str, patience_s: float) -> None:
         """Collect the process if it is a child of ours and has ended, so that it does not stay as a zombie."""
         child = self._children.get(name)
         if child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=0.01)
+                child.wait(timeout=patience_s)
 
     def pid(self, name: str) -> int | None:
         """Return the pid of a process that is running, None where it is not."""

@@ -139,15 +139,28 @@ def schedule_body(schedule: DesiredSchedule, *, active: bool = True) -> dict[str
     return {"slug": schedule.slug, "schedule": dict(schedule.schedule), "active": active, "parameters": {}}
 
 
+def is_marked(deployment: RemoteDeployment, catalog_name: str) -> bool:
+    """Whether `deployment` carries the label of this catalog: only then may it be deleted."""
+    return bool(deployment.labels.get(LABEL_CATALOG) == catalog_name)
+
+
+def stands_alone(deployment: RemoteDeployment, names: Mapping[str, int], catalog_name: str) -> bool:
+    """Whether the deployment's own label says which flow it is of, so that nobody need look.
+
+    `names` counts the deployments of each name: where there are two, one is of another flow.
+    """
+    labelled = deployment.labels.get(LABEL_JOB) == deployment.name
+    return is_marked(deployment, catalog_name) and labelled and names[deployment.name] == 1
+
+
 def is_ours(deployment: RemoteDeployment, catalog_name: str) -> bool:
-    """Whether `deployment` carries the mark of this catalog.
+    """Whether a deployment named like a job of this catalog is that job's.
 
     The label decides. Only where it is gone (a POST by hand replaces labels) does the tag count, together
     with the parameter that names the job.
     """
-    label = deployment.labels.get(LABEL_CATALOG)
-    if label is not None:
-        return bool(label == catalog_name)
+    if LABEL_CATALOG in deployment.labels:
+        return is_marked(deployment, catalog_name)
     return TAG in deployment.tags and deployment.parameters.get("job") == deployment.name
 
 

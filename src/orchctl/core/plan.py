@@ -10,11 +10,13 @@ from typing import Any, Literal
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.deployments import (
     LABEL_CATALOG,
+    LABEL_JOB,
     MANAGED,
     Desired,
     DesiredSchedule,
     desired,
     digest_of,
+    is_marked,
     is_ours,
     observed,
 )
@@ -63,8 +65,9 @@ class Change:
 
     `recreate` replaces the deployment's labels, which Prefect can only do by posting it again: its schedules
     get new ids. `runs_deleted` are the scheduled runs that Prefect drops at the change and `sync` puts back
-    as the new schedules have them; `runs_kept` stay as they are (late, waiting, made by hand). `held` are the
-    schedules that a `recreate` must post again as they are, because people paused or made them.
+    as the new schedules have them (late ones as the schedules that stay had them); `runs_kept` stay as they
+    are (late, waiting, made by hand). `held` are the schedules that a `recreate` must post again as they are,
+    because people paused or made them.
     """
 
     job: str
@@ -118,9 +121,9 @@ class Plan:
 class Gathered:
     """What `plan` needs to know of the world.
 
-    `deployments` are those with our tag or one of our names; `flow_names` covers at least the flows of those
-    without our label. `applied` holds the applied catalogs that deployments refer to, None for one that is
-    not on this host.
+    `deployments` are those with our tag or one of our names; `flow_names` holds the names of their flows by id,
+    where their own label does not say it beyond doubt. `applied` holds this catalog and those that deployments
+    refer to, None for one that is not on this host.
     """
 
     deployments: tuple[RemoteDeployment, ...]
@@ -137,12 +140,7 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
     """
     wanted = set(only)
     digest = catalog.digest
-    ours, strangers = {}, {}
-    for deployment in gathered.deployments:
-        if is_ours(deployment, catalog.name):
-            ours[deployment.name] = deployment
-        elif gathered.flow_names.get(deployment.flow_id) == deployment.name:
-            strangers[deployment.name] = deployment
+    ours, strangers = _sort_out(catalog, gathered)
     changes: list[Change] = []
     notes: list[str] = []
     conflicts: list[Conflict] = []
@@ -153,13 +151,14 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
         if job.name in strangers and job.name not in ours:
             conflicts.append(_stranger(strangers[job.name], catalog.name))
             continue
-        target = _target(catalog, job, ours.get(job.name), gathered, digest)
-        targets[job.name] = target
-        change = _compare(target, ours.get(job.name), _previous(ours.get(job.name), gathered), gathered.state_dir)
+        actual = ours.get(job.name)
+        previous = _previous(actual, gathered)
+        target = targets[job.name] = _target(catalog, job, actual, gathered, digest)
+        change = _compare(target, actual, previous, _as_applied(target, actual, previous, gathered, digest))
         if change is not None:
             changes.append(change)
-        if job.name in ours:
-            notes.extend(_notes(target, ours[job.name], _previous(ours[job.name], gathered)))
+        if actual is not None:
+            notes.extend(_notes(target, actual, previous))
     for name, deployment in sorted(ours.items()):
         if name not in catalog.jobs and (not wanted or name in wanted):
             if prune:
@@ -177,6 +176,31 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
         desired=targets,
         writes_catalog=_must_write(targets, gathered, digest),
     )
+
+
+def _sort_out(catalog: Catalog, gathered: Gathered) -> tuple[dict[str, RemoteDeployment], dict[str, RemoteDeployment]]:
+    """Return, by name, the deployments of this catalog, and those of others that stand where one of ours would.
+
+    Only a deployment of the flow of its own name can be either: one of another flow is in nobody's way.
+    """
+    ours, strangers = {}, {}
+    for deployment in gathered.deployments:
+        name = deployment.name
+        if gathered.flow_names.get(deployment.flow_id, deployment.labels.get(LABEL_JOB)) != name:
+            continue
+        if is_marked(deployment, catalog.name) or (
+            name in catalog.jobs and _lost_its_label(deployment, catalog, gathered)
+        ):
+            ours[name] = deployment
+        else:
+            strangers[name] = deployment
+    return ours, strangers
+
+
+def _lost_its_label(deployment: RemoteDeployment, catalog: Catalog, gathered: Gathered) -> bool:
+    """Whether a deployment is ours without its label, and not another catalog's that lost the same."""
+    previous = _previous(deployment, gathered)
+    return is_ours(deployment, catalog.name) and (previous is None or previous.name == catalog.name)
 
 
 def _must_write(targets: Mapping[str, Desired], gathered: Gathered, digest: str) -> bool:
@@ -207,14 +231,13 @@ def same_job(one: Catalog, other: Catalog, name: str) -> bool:
 
 
 def _compare(
-    target: Desired, actual: RemoteDeployment | None, previous: Catalog | None, state_dir: str
+    target: Desired, actual: RemoteDeployment | None, previous: Catalog | None, before: Desired | None
 ) -> Change | None:
     name = target.job.name
     if actual is None:
         created = tuple(ScheduleChange(item.slug, "create", None, item, "catalog") for item in target.schedules)
         fields = tuple(FieldChange(key, None, target.fields[key], "catalog") for key in MANAGED)
         return Change(name, "create", fields, created)
-    before = _as_applied(target, actual, previous, state_dir)
     fields = (*_fields(target, actual, before), *_job_fields(target, previous))
     schedules = _schedules(target, actual, before)
     if not fields and not schedules:
@@ -226,12 +249,18 @@ def _compare(
     return Change(name, "update", fields, schedules, actual.id)
 
 
-def _as_applied(target: Desired, actual: RemoteDeployment, previous: Catalog | None, state_dir: str) -> Desired | None:
-    """Return the deployment as the last `sync` left it; None where that is not known."""
-    name, held = target.job.name, digest_of(actual)
-    if previous is None or held is None or name not in previous.jobs:
-        return None
-    return desired(previous, previous.jobs[name], digest=held, state_dir=state_dir)
+def _as_applied(
+    target: Desired, actual: RemoteDeployment | None, previous: Catalog | None, gathered: Gathered, digest: str
+) -> Desired | None:
+    """Return the deployment as the last `sync` left it; None where that is not known.
+
+    A deployment whose digest leads nowhere (its parameters were changed) was left as `target` has it, if this
+    very catalog has been applied here.
+    """
+    name, held = target.job.name, digest_of(actual) if actual is not None else None
+    if previous is not None and held is not None and name in previous.jobs:
+        return desired(previous, previous.jobs[name], digest=held, state_dir=gathered.state_dir)
+    return target if gathered.applied.get(digest) is not None else None
 
 
 def _fields(target: Desired, actual: RemoteDeployment, before: Desired | None) -> tuple[FieldChange, ...]:
@@ -299,7 +328,10 @@ def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) 
     for schedule in actual.schedules:
         label = schedule.slug or schedule.id
         if schedule.slug not in known:
-            yield f"{name}: schedule {label} was added by hand; sync leaves it"
+            by = "was added by hand"
+            if previous is None:
+                by = "is not in the catalog (and what was applied last is not known on this host)"
+            yield f"{name}: schedule {label} {by}; sync leaves it"
         elif not schedule.active:
             yield f"{name}: schedule {label} is paused in Prefect; sync leaves it so"
 
@@ -344,10 +376,11 @@ def split_runs(
     """Split a deployment's scheduled runs into those that `change` deletes and those that it keeps.
 
     The rule is Prefect's own (`_delete_scheduled_runs`): made by a schedule, never started, not waiting for a
-    concurrency slot, and due in the future; where a schedule is deleted, late ones too. Deleting a deployment
-    takes the runs made by hand with it.
+    concurrency slot, and due in the future; where a schedule is deleted in place, late ones too. Deleting a
+    deployment takes the runs made by hand with it.
     """
-    late_too = change.action == "delete" or any(item.action == "delete" for item in change.schedules)
+    drops_schedule = change.action == "update" and any(item.action == "delete" for item in change.schedules)
+    late_too = change.action == "delete" or drops_schedule
     deleted: list[RemoteRun] = []
     kept: list[RemoteRun] = []
     for run in runs:

@@ -33,8 +33,11 @@ def to_prefect(schedule: Schedule) -> dict[str, Any]:
 
 def with_start(rrule: str) -> str:
     """Return `rrule` with a DTSTART line, as Prefect wants it: two lines, the rule's with its name."""
-    rule = rrule if "RRULE:" in rrule or "\n" in rrule else f"RRULE:{rrule}"
-    return rule if "DTSTART" in rule else f"{_RRULE_START}\n{rule}"
+    rule = rrule.strip()
+    # RFC 5545 reads names in any case.
+    if "RRULE:" not in rule.upper() and "\n" not in rule:
+        rule = f"RRULE:{rule}"
+    return rule if "DTSTART" in rule.upper() else f"{_RRULE_START}\n{rule}"
 
 
 def canonical(schedule: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,4 +78,4 @@ def _utc(instant: str) -> str:
     except ValueError:
         return instant
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchctl.core import deployments as wanted
 from orchctl.core.catalog import Catalog
@@ -12,8 +13,12 @@ from orchctl.core.deployments import TAG, Desired, digest_of
 from orchctl.core.names import nearest
 from orchctl.core.plan import Change, Gathered, Plan, patch_fields, plan, split_runs
 from orchctl.core.remote import RemoteDeployment
-from orchctl.errors import GateRefused, OrchctlError, PartialFailure, PrefectApiError, UsageError
+from orchctl.errors import GateRefused, Interrupted, OrchctlError, PartialFailure, PrefectApiError, UsageError
 from orchctl.services.ports import Applied, Prefect
+
+_AGAIN = "run `orchctl sync` again: it goes on from what is there"
+# Prefect's PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME, if nobody has changed it.
+_SCHEDULED_AHEAD = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,12 @@ def propose(
 
 def _gather(catalog: Catalog, prefect: Prefect, applied: Applied, *, state_dir: str) -> Gathered:
     found = prefect.deployments(names=tuple(catalog.jobs), tag=TAG)
-    unmarked = {item.flow_id for item in found if not wanted.is_ours(item, catalog.name)}
+    found_names = Counter(item.name for item in found)
+    flows = {item.flow_id for item in found if not wanted.stands_alone(item, found_names, catalog.name)}
     digests = {digest for item in found if (digest := digest_of(item))} | {catalog.digest}
     return Gathered(
         deployments=found,
-        flow_names=prefect.flow_names(tuple(sorted(unmarked))) if unmarked else {},
+        flow_names=prefect.flow_names(tuple(sorted(flows))) if flows else {},
         pools={name: prefect.pool(name) for name in sorted({job.work_pool for job in catalog.jobs.values()})},
         applied={digest: _applied(applied, digest) for digest in sorted(digests)},
         state_dir=state_dir,
@@ -66,7 +72,7 @@ def _applied(applied: Applied, digest: str) -> Catalog | None:
 
 
 def _check_names(catalog: Catalog, found: Iterable[RemoteDeployment], only: Collection[str]) -> None:
-    known = set(catalog.jobs) | {item.name for item in found if wanted.is_ours(item, catalog.name)}
+    known = set(catalog.jobs) | {item.name for item in found if wanted.is_marked(item, catalog.name)}
     for name in only:
         if name not in known:
             near = nearest(name, known)
@@ -120,6 +126,9 @@ def apply(
             _apply_one(change, proposed.desired.get(change.job), prefect, now)
         except OrchctlError as error:
             raise _stopped(error, change, done, proposed) from error
+        except KeyboardInterrupt as interruption:
+            message = f"interrupted; {_so_far(change, done, proposed)}"
+            raise Interrupted(message, hint=_AGAIN) from interruption
         done.append(change)
         progress(change)
     _verify(proposed, catalog, prefect, applied)
@@ -127,15 +136,18 @@ def apply(
 
 
 def _stopped(error: OrchctlError, change: Change, done: list[Change], proposed: Plan) -> OrchctlError:
-    left = len(proposed.changes) - len(done) - 1
-    said = f"{len(done)} of {len(proposed.changes)} jobs were synced"
-    names = f" ({', '.join(item.job for item in done)})" if 0 < len(done) <= 10 else ""
-    message = f"{change.job}: {error.message}; {said}{names}, {change.job} may be half done, {left} were not begun"
-    stopped = PartialFailure(message, hint="run `orchctl sync` again: it goes on from what is there")
+    stopped = PartialFailure(f"{change.job}: {error.message}; {_so_far(change, done, proposed)}", hint=_AGAIN)
     if not done:
         # Nothing succeeded: the cause's own exit code tells more (no server, no permission).
         stopped.exit_code, stopped.code = error.exit_code, error.code
     return stopped
+
+
+def _so_far(change: Change, done: list[Change], proposed: Plan) -> str:
+    left = len(proposed.changes) - len(done) - 1
+    said = f"{len(done)} of {len(proposed.changes)} jobs were synced"
+    names = f" ({', '.join(item.job for item in done)})" if 0 < len(done) <= 10 else ""
+    return f"{said}{names}, {change.job} may be half done, {left} were not begun"
 
 
 def _apply_one(change: Change, target: Desired | None, prefect: Prefect, now: Callable[[], datetime]) -> None:
@@ -145,7 +157,7 @@ def _apply_one(change: Change, target: Desired | None, prefect: Prefect, now: Ca
         if change.action == "update":
             _update(change, target, prefect, now())
         else:
-            _create(change, target, prefect)
+            _create(change, target, prefect, now())
 
 
 def _id(change: Change) -> str:
@@ -154,7 +166,7 @@ def _id(change: Change) -> str:
     return change.deployment_id
 
 
-def _create(change: Change, target: Desired, prefect: Prefect) -> None:
+def _create(change: Change, target: Desired, prefect: Prefect, begun: datetime) -> None:
     """Make a deployment, or make it anew with its labels: schedules that people paused or made stay as they are."""
     flow = prefect.create_flow(target.job.name)
     paused = {item.slug for item in change.held if not item.active}
@@ -173,17 +185,27 @@ def _create(change: Change, target: Desired, prefect: Prefect) -> None:
     prefect.create_deployment(
         {"name": target.job.name, "flow_id": flow, **wanted.to_body(target.fields), "schedules": schedules}
     )
+    if change.action == "recreate":
+        # A slot that falls between `begun` and the POST gets a second run here, under the schedule's new id; the
+        # slot rule lets one of them work. Starting later would lose the slots until then.
+        _schedule_from(change, prefect, begun)
 
 
 def _update(change: Change, target: Desired, prefect: Prefect, begun: datetime) -> None:
+    """Change a deployment in place: schedules first, fields last.
+
+    The fields hold the digest, from which the next plan knows which schedules were ours: until the last
+    schedule is as it should be, it must name the old catalog.
+    """
     deployment = _id(change)
-    fields = patch_fields(change, target)
-    if fields:
-        prefect.update_deployment(deployment, wanted.to_body(fields))
+    doomed = [item.id for item in change.schedules if item.action == "delete" and item.id is not None]
+    for schedule in doomed:
+        prefect.delete_schedule(deployment, schedule)
+    for start in _late_starts(change, set(doomed), begun):
+        # Before any schedule changes: a new cadence has no slots in the past.
+        _schedule_from(change, prefect, start)
     for item in change.schedules:
-        if item.action == "delete" and item.id is not None:
-            prefect.delete_schedule(deployment, item.id)
-        elif item.action == "update" and item.id is not None and item.after is not None:
+        if item.action == "update" and item.id is not None and item.after is not None:
             prefect.update_schedule(deployment, item.id, wanted.schedule_body(item.after, active=item.active))
     new = [
         wanted.schedule_body(item.after)
@@ -192,16 +214,41 @@ def _update(change: Change, target: Desired, prefect: Prefect, begun: datetime) 
     ]
     if new:
         prefect.add_schedules(deployment, new)
-    if fields or change.schedules:
-        # Each of these calls dropped the runs ahead, and Prefect's scheduler makes new ones from "now" on: a
-        # slot between the two would be lost. Scheduling from when we began (from the oldest late run, where a
-        # deleted schedule took those too) closes that gap; runs that are there already are not made twice.
-        dropped = [run.expected_start for run in change.runs_deleted if run.expected_start is not None]
-        prefect.schedule_from(deployment, min([begun, *dropped]))
+    fields = patch_fields(change, target)
+    if fields:
+        prefect.update_deployment(deployment, wanted.to_body(fields))
+    _schedule_from(change, prefect, begun)
+
+
+def _late_starts(change: Change, doomed: Collection[str], begun: datetime) -> list[datetime]:
+    """Return from when to schedule again to get back the late runs that the end of another schedule took along.
+
+    Prefect schedules about an hour from each start on.
+    """
+    starts: list[datetime] = []
+    for run in change.runs_deleted:
+        slot = run.expected_start
+        if slot is None or slot >= begun or run.created_by_schedule in doomed:
+            continue
+        if not starts or slot - starts[-1] > _SCHEDULED_AHEAD:
+            starts.append(slot)
+    return starts
+
+
+def _schedule_from(change: Change, prefect: Prefect, start: datetime) -> None:
+    """Let the deployment's runs be made from `start` on, unless it is paused.
+
+    Every change drops the runs ahead, and Prefect's scheduler makes new ones from its next round on: a slot
+    between the two would be lost. Runs that are there already are not made twice. Prefect would do it for a
+    paused deployment too, and workers would take those runs.
+    """
+    actual = prefect.deployment(change.job, change.job)
+    if actual is not None and not actual.paused:
+        prefect.schedule_from(actual.id, start)
 
 
 def _verify(proposed: Plan, catalog: Catalog, prefect: Prefect, applied: Applied) -> None:
-    if not (proposed.changes or proposed.pools or proposed.writes_catalog):
+    if not proposed.changes:
         return
     touched = {change.job for change in proposed.changes}
     left = plan(catalog, _gather(catalog, prefect, applied, state_dir=proposed.state_dir), only=touched)

@@ -1,0 +1,232 @@
+"""What plan and sync rely on: the fake server and a real one give the same answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fakes import FakePrefect
+from orchctl.adapters.prefect_api import PrefectApi
+from orchctl.errors import PrefectApiError, PrefectRejected
+from support import Live
+from syncing import NOBODYS
+
+Server = FakePrefect | PrefectApi
+HOURLY = {"slug": "hourly", "schedule": {"cron": "0 * * * *", "timezone": "UTC"}, "active": True}
+YEARLY = {"slug": "yearly", "schedule": {"cron": "0 5 1 1 *", "timezone": "UTC"}, "active": True}
+NAME = "contract"
+
+
+@pytest.fixture(params=["fake", "real"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if request.param == "fake":
+        fake = FakePrefect(clock=lambda: datetime.now(UTC))
+        fake.create_pool(NOBODYS, description=None)
+        yield fake
+        return
+    live: Live = request.getfixturevalue("live")
+    with live.api() as api:
+        api.create_pool(NOBODYS, description=None)
+        yield api
+        for flow in api.flow_ids([NAME]).values():
+            api.delete_flow(flow)
+        with contextlib.suppress(PrefectRejected):
+            api.request("DELETE", f"/work_pools/{NOBODYS}")
+
+
+def make(server: Server, *schedules: dict[str, Any], **more: Any) -> str:
+    body = {"name": NAME, "flow_id": server.create_flow(NAME), "work_pool_name": NOBODYS, "work_queue_name": "default"}
+    return server.create_deployment({**body, "schedules": list(schedules), **more})
+
+
+def read(server: Server) -> Any:
+    return server.deployment(NAME, NAME)
+
+
+def ids(server: Server) -> dict[str, str]:
+    return {each.slug: each.id for each in read(server).schedules}
+
+
+def this_hour() -> datetime:
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def ahead(server: Server, deployment: str) -> set[str]:
+    """Return the ids of the runs ahead. New ones may come at any time: the real server has a scheduler of its own."""
+    now = datetime.now(UTC)
+    return {run.id for run in server.scheduled_runs([deployment]) if (run.expected_start or now) > now}
+
+
+def late(server: Server, deployment: str) -> list[datetime | None]:
+    now = datetime.now(UTC)
+    return [run.expected_start for run in server.scheduled_runs([deployment]) if (run.expected_start or now) <= now]
+
+
+def test_a_pool_is_made_once(server: Server) -> None:
+    found = server.pool(NOBODYS)
+    assert found is not None
+    assert found.type == "process"
+    with pytest.raises(PrefectRejected) as raised:
+        server.create_pool(NOBODYS, description=None)
+    assert raised.value.status == 409
+    assert server.pool("no-such-pool") is None
+
+
+def test_a_flow_has_one_id(server: Server) -> None:
+    flow = server.create_flow(NAME)
+    assert server.create_flow(NAME) == flow
+    assert server.flow_names([flow]) == {flow: NAME}
+
+
+def test_a_deployment_is_found_by_name_by_tag_and_by_flow(server: Server) -> None:
+    key = make(server, tags=["contract-tag"])
+    assert read(server).id == key
+    assert [each.id for each in server.deployments(names=[NAME], tag="no-such-tag")] == [key]
+    assert [each.id for each in server.deployments(names=[], tag="contract-tag")] == [key]
+    assert server.deployment("other-flow", NAME) is None
+
+
+def test_a_deployment_needs_its_pool(server: Server) -> None:
+    with pytest.raises(PrefectRejected) as raised:
+        make(server, work_pool_name="no-such-pool")
+    assert raised.value.status == 404
+
+
+def test_posting_again_gives_schedules_new_ids_replaces_labels_and_keeps_the_pause(server: Server) -> None:
+    key = make(server, HOURLY, labels={"one": "1", "two": "2"})
+    was = ids(server)
+    server.update_deployment(key, {"paused": True})
+    assert make(server, HOURLY, labels={"one": "3"}) == key
+    assert ids(server)["hourly"] != was["hourly"]
+    assert read(server).paused
+    labels = dict(read(server).labels)
+    assert labels.pop("prefect.flow.id") == read(server).flow_id
+    assert labels == {"one": "3"}
+
+
+def test_posting_again_drops_the_runs_ahead_and_no_late_one(server: Server) -> None:
+    key = make(server, HOURLY)
+    server.schedule_from(key, this_hour() - timedelta(hours=2))
+    server.schedule_from(key, this_hour())
+    was, gone = late(server, key), ahead(server, key)
+    assert was
+    assert gone
+    make(server, HOURLY)
+    assert late(server, key) == was
+    assert not ahead(server, key) & gone
+
+
+def test_a_patch_keeps_schedules_and_late_runs_and_drops_the_runs_ahead(server: Server) -> None:
+    key = make(server, HOURLY)
+    was = ids(server)
+    server.schedule_from(key, this_hour())
+    gone = ahead(server, key)
+    assert gone
+    server.update_deployment(key, {"description": "new", "concurrency_limit": 3, "tags": ["b", "a"]})
+    assert not ahead(server, key) & gone
+    assert late(server, key) == [this_hour()]
+    assert ids(server) == was
+    assert (read(server).description, read(server).concurrency_limit) == ("new", 3)
+    assert read(server).tags == ("b", "a")
+
+
+def test_a_schedule_keeps_its_id_through_any_change(server: Server) -> None:
+    key = make(server, HOURLY)
+    was = ids(server)
+    server.schedule_from(key, this_hour())
+    gone = ahead(server, key)
+    cadences: tuple[dict[str, Any], ...] = (
+        {"cron": "0 5 1 1 *", "timezone": "America/New_York"},
+        {"interval": 90.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"},
+        {"rrule": "DTSTART:20200101T000000\nRRULE:FREQ=YEARLY", "timezone": "Europe/Berlin"},
+    )
+    for schedule in cadences:
+        server.update_schedule(key, was["hourly"], {**HOURLY, "schedule": schedule, "active": False})
+        assert ids(server) == was
+        (found,) = read(server).schedules
+        assert (found.schedule["timezone"], found.active) == (schedule["timezone"], False)
+    assert not ahead(server, key) & gone
+    assert late(server, key) == [this_hour()]
+
+
+def test_a_schedule_that_is_not_there_cannot_be_changed(server: Server) -> None:
+    key, nobody = make(server, HOURLY), "00000000-0000-4000-8000-000000000000"
+    calls: tuple[Callable[[], None], ...] = (
+        lambda: server.update_schedule(key, nobody, HOURLY),
+        lambda: server.delete_schedule(key, nobody),
+        lambda: server.update_deployment(nobody, {}),
+        lambda: server.delete_deployment(nobody),
+    )
+    for call in calls:
+        with pytest.raises(PrefectRejected) as raised:
+            call()
+        assert raised.value.status == 404
+
+
+def test_the_end_of_a_schedule_takes_the_late_runs_of_the_others_along(server: Server) -> None:
+    key = make(server, HOURLY, YEARLY)
+    server.schedule_from(key, this_hour())
+    gone = {run.id for run in server.scheduled_runs([key])}
+    assert late(server, key)
+    server.delete_schedule(key, ids(server)["yearly"])
+    assert set(ids(server)) == {"hourly"}
+    assert not {run.id for run in server.scheduled_runs([key])} & gone
+    assert not late(server, key)
+
+
+def test_added_schedules_leave_the_others_alone_and_no_slug_comes_twice(server: Server) -> None:
+    key = make(server, HOURLY)
+    was = ids(server)["hourly"]
+    server.schedule_from(key, this_hour())
+    server.add_schedules(key, [YEARLY])
+    assert set(ids(server)) == {"hourly", "yearly"}
+    assert ids(server)["hourly"] == was
+    assert ahead(server, key)
+    with pytest.raises(PrefectApiError):
+        server.add_schedules(key, [{**YEARLY, "slug": "another"}, YEARLY])
+    assert set(ids(server)) == {"hourly", "yearly"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step"),
+    [
+        (HOURLY["schedule"], timedelta(hours=1)),
+        ({"cron": "*/10 * * * *", "timezone": "America/New_York"}, timedelta(minutes=10)),
+        ({"interval": 1200.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"}, timedelta(minutes=20)),
+        ({"rrule": "DTSTART:20200101T000000\nRRULE:FREQ=HOURLY", "timezone": "Asia/Tokyo"}, timedelta(hours=1)),
+    ],
+    ids=["cron", "cron with a zone", "interval", "rrule"],
+)
+def test_runs_are_made_from_the_start_on_for_an_hour_and_not_twice(
+    server: Server, schedule: dict[str, Any], step: timedelta
+) -> None:
+    key, start = make(server, {**HOURLY, "schedule": schedule}), this_hour() - timedelta(hours=30)
+    for _ in range(2):
+        server.schedule_from(key, start)
+        found = [run.expected_start for run in server.scheduled_runs([key])]
+        past = [slot for slot in found if slot is not None and slot <= start + timedelta(hours=20)]
+        assert past == [start + step * number for number in range(max(3, 1 + timedelta(hours=1) // step))]
+    assert all(run.auto_scheduled for run in server.scheduled_runs([key]))
+    assert {run.created_by_schedule for run in server.scheduled_runs([key])} == {ids(server)["hourly"]}
+
+
+def test_runs_are_made_for_a_paused_deployment_but_not_for_a_paused_schedule(server: Server) -> None:
+    key = make(server, HOURLY, {**YEARLY, "active": False}, paused=True)
+    server.schedule_from(key, this_hour() - timedelta(days=3))
+    assert {run.created_by_schedule for run in server.scheduled_runs([key])} == {ids(server)["hourly"]}
+
+
+def test_a_run_made_by_hand_is_made_once_and_goes_only_with_its_deployment(server: Server) -> None:
+    key, slot = make(server), this_hour() + timedelta(days=1)
+    made = server.create_run(key, parameters={}, idempotency_key="k", scheduled_for=slot)
+    again = server.create_run(key, parameters={}, idempotency_key="k", scheduled_for=slot)
+    assert (made.id, made.auto_scheduled, made.expected_start) == (again.id, False, slot)
+    server.update_deployment(key, {"description": "new"})
+    assert server.flow_run(made.id) is not None
+    server.delete_deployment(key)
+    assert server.flow_run(made.id) is None
+    assert read(server) is None
