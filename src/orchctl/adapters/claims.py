@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -95,8 +96,12 @@ class Locks:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"run_id": run_id, "pid": pid}).encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise NotAllowed(f"cannot lock {path}: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"run_id": run_id, "pid": pid}).encode(), 0)
         return JobLock(descriptor)
 
     def holder(self, job: str) -> str:

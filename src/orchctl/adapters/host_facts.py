@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,9 @@ def _head(git: Path) -> str | None:
         packed = root / "packed-refs"
         if packed.is_file():
             for line in packed.read_text().splitlines():
-                if line.endswith(f" {name}"):
-                    return line.split()[0]
+                sha, _, packed_name = line.partition(" ")
+                if packed_name == name and _SHA.match(sha):
+                    return sha
     return None
 
 
@@ -96,37 +97,37 @@ def find_outputs(declared: tuple[str, ...], values: Mapping[str, str], data_root
 def _output(template: str, values: Mapping[str, str], data_root: str) -> dict[str, Any]:
     path = templates.render(template, values)
     pattern = templates.render(template, {key: glob.escape(value) for key, value in values.items()})
-    count = size = 0
-    newest: float | None = None
-    for match in glob.iglob(pattern, recursive=True, include_hidden=True):
-        for status in _files_at(match):
-            count += 1
-            size += status.st_size
-            newest = status.st_mtime if newest is None else max(newest, status.st_mtime)
+    # By path: a pattern with `**` matches a folder, the folders in it and their files.
+    found = {
+        name: status
+        for match in glob.iglob(pattern, recursive=True, include_hidden=True)
+        for name, status in _files_at(match)
+    }
+    newest = max((status.st_mtime for status in found.values()), default=None)
     return {
         "name": path.removeprefix(data_root.rstrip("/") + "/"),
         "path": path,
-        "file_count": count,
-        "size_bytes": size,
+        "file_count": len(found),
+        "size_bytes": sum(status.st_size for status in found.values()),
         "row_count": None,
-        "newest_mtime": format_instant(datetime.fromtimestamp(newest, UTC)) if newest is not None else None,
+        "newest_mtime": _instant(newest) if newest is not None else None,
     }
 
 
-def _files_at(path: str) -> list[os.stat_result]:
-    """Return the state of the file at `path`, or of every file below it. Symlinks are not followed below."""
-    if not os.path.isdir(path):
-        return _stats([path])
-    return [
-        status for folder, _, names in os.walk(path) for status in _stats(os.path.join(folder, name) for name in names)
-    ]
+def _instant(mtime: float) -> str | None:
+    try:
+        return format_instant(datetime.fromtimestamp(mtime, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None  # `touch` can set any time
 
 
-def _stats(paths: Any) -> list[os.stat_result]:
-    found = []
-    for path in paths:
+def _files_at(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the file at `path`, or every file below it, with its state. Symlinks are not followed below."""
+    paths: Iterable[str] = [path]
+    if os.path.isdir(path):
+        paths = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    for name in paths:
         try:
-            found.append(os.stat(path))
+            yield os.path.normpath(name), os.stat(name)
         except OSError:
             continue  # it went while we looked, or points nowhere
-    return found

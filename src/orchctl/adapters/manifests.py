@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import files, host_facts
-from orchctl.core.manifest import Run, run_of_event, run_of_manifest
+from orchctl.core.manifest import Run, fold, run_of_event, run_of_manifest
 from orchctl.core.names import is_dotted_name, run_instant
 
 MANIFEST = "manifest.json"
@@ -91,14 +91,18 @@ class Manifests:
         The partition of a run lies near its instant unless somebody asked for another date: then the events
         of its day say which.
         """
-        day = run_instant(run_id).date()
-        for offset in (0, 1, -1):
-            for run in self.events(day + timedelta(days=offset), skipped=skipped):
-                if run.run_id == run_id:
-                    return self._run_at(self.directory_of(run), skipped) or run
+        try:
+            day = run_instant(run_id).date()
+            days = {offset: day + timedelta(days=offset) for offset in (0, 1, -1, -2, 2)}
+        except (ValueError, OverflowError):
+            return None  # it has the form of a run id, and no day that there can be
+        told = [run for offset in (0, 1, -1) for run in self.events(days[offset], skipped=skipped)]
+        newest = fold(run for run in told if run.run_id == run_id).get(run_id)
+        if newest is not None:
+            return self._run_at(self.directory_of(newest), skipped) or newest
         for asset in self._assets():
             for offset in (0, -1, 1, -2, 2):
-                directory = self.run_directory(asset, day + timedelta(days=offset), run_id)
+                directory = self.run_directory(asset, days[offset], run_id)
                 if directory.is_dir() and (run_found := self._run_at(directory, skipped)) is not None:
                     return run_found
         return None

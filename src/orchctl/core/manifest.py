@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
@@ -159,6 +159,29 @@ def event(name: str, manifest: Mapping[str, Any], *, at: datetime) -> dict[str, 
     }
 
 
+def events_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the events that a manifest's run must have left, oldest first, each with its instant.
+
+    They are those that were written at the time, but for the reasons and processes of earlier attempts, which
+    no manifest keeps.
+    """
+    running = {"status": "running", "reason": None, "error": None, "exit_code": None, "signal": None}
+    attempts = [one for one in manifest.get("attempts") or [] if one["attempt"] < manifest["attempt"]]
+    last = {key: manifest[key] for key in ("attempt", "status", "exit_code", "signal")} | manifest["timing"]
+    for one in (*attempts, last):
+        timing = {key: one[key] for key in ("started_at", "finished_at", "duration_s")}
+        same = one is last
+        of_attempt = {**manifest, "attempt": one["attempt"]} | ({} if same else {"reason": None, "error": None})
+        if one["status"] not in {"skipped", "observed"}:
+            begun = {**timing, "finished_at": None, "duration_s": None}
+            content = {**of_attempt, **running, "timing": begun}
+            yield one["started_at"], event("run_started", content, at=parse_instant(one["started_at"]))
+        if one["status"] != "running":
+            ended = one["finished_at"] or one["started_at"]
+            content = {**of_attempt, **{key: one[key] for key in ("status", "exit_code", "signal")}, "timing": timing}
+            yield ended, event(final_event_name(one["status"]), content, at=parse_instant(ended))
+
+
 def final_event_name(status: str) -> str:
     """Return the name of the event that tells of this final status."""
     return {"skipped": "slot_skipped", "observed": "slot_observed"}.get(status, "run_finished")
@@ -204,9 +227,10 @@ def run_of_manifest(data: Mapping[str, Any], *, data_root: str) -> Run:
     partition, environment = data.get("partition"), data.get("environment")
     if not isinstance(partition, dict) or not isinstance(environment, dict) or not isinstance(data.get("timing"), dict):
         raise ValueError("a part of the manifest is missing")
-    error = data.get("error") or {}
+    error = data.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
     return _run(
-        {**data, "reason": data.get("reason") or error.get("message")},
+        {**data, "reason": data.get("reason") or message},
         data["timing"],
         partition,
         environment,
@@ -245,7 +269,7 @@ def _run(
             place=_place(environment),
             data_root=data_root,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not a run of orchctl: {error!r}") from error
 
 
@@ -257,7 +281,7 @@ def _place(environment: Mapping[str, Any]) -> Place | None:
             int(environment["pid"]),
             int(environment["pid_started"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

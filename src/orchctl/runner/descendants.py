@@ -49,8 +49,8 @@ class Process(NamedTuple):
 class Family:
     """The processes of one command. Made by `adopting`; `begin` names the command's main process."""
 
-    def __init__(self, *, main_thread_waits: bool) -> None:
-        self.token = uuid.uuid4().hex
+    def __init__(self, *, main_thread_waits: bool, token: str | None = None) -> None:
+        self.token = token or uuid.uuid4().hex
         self._main_thread_waits = main_thread_waits
         self._main = 0
         self._start = 0
@@ -62,6 +62,10 @@ class Family:
         main = _process(pid)
         if main is not None:
             self._main, self._start, self._seen = pid, main.start, frozenset({main.key})
+
+    def take_over(self, pid: int, start: int) -> None:
+        """Go on for another process that has died; the main process may have ended since."""
+        self._main, self._start, self._seen = pid, start, frozenset({(pid, start)})
 
     def living(self) -> tuple[Process, ...]:
         """Return the command's processes that still run, and reap those left to us that do not.
@@ -169,12 +173,13 @@ class _Adoption:
 
 
 @contextmanager
-def adopting(*, main_thread_waits: bool) -> Iterator[Family]:
+def adopting(*, main_thread_waits: bool, token: str | None = None) -> Iterator[Family]:
     """Adopt the orphans of one command for the duration; several may overlap, in several threads.
 
+    `token` marks the command's processes; None draws one.
     `main_thread_waits`: the main thread is blocked for as long, so that it starts no processes of its own.
     """
-    family = Family(main_thread_waits=main_thread_waits)
+    family = Family(main_thread_waits=main_thread_waits, token=token)
     _Adoption.begin(family)
     try:
         yield family

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +28,7 @@ from orchctl import wiring
 from orchctl.core.names import parse_date, parse_instant
 from orchctl.core.names import run_id as run_id_of
 from orchctl.errors import OrchctlError
+from orchctl.runner import guard
 from orchctl.runner.job import Host, Outcome, Request, execute, look_up
 
 
@@ -39,13 +43,15 @@ def run_job(job: str, digest: str, game_date: str = "", run_as_of_ts: str = "", 
     with get_client(sync_client=True) as client:
         request = _request(run, job, digest, game_date, run_as_of_ts, slot)
         host = wiring.runner_host(Host, later_due=lambda due: _later_due(client, run, due))
+        host = replace(host, environment=_without_workspace(host.environment))
         _, found = look_up(request, host)
         # Prefect has no field for retries on a deployment: each run is told how often it may be tried again.
         policy = FlowRunPolicy(retries=found.retries, retry_delay=found.retry_delay)
         name = run_id_of(request.expected_start, request.flow_run_id)
         client.update_flow_run(run.id, empirical_policy=policy, name=name)
     logger = get_run_logger()
-    outcome = execute(request, host, lambda line: logger.info("%s", line))
+    with guard.watching(request.flow_run_id) as tell:
+        outcome = execute(request, replace(host, tell=tell), lambda line: logger.info("%s", line))
     return _state(job, outcome)
 
 
@@ -54,6 +60,14 @@ def _this_run() -> FlowRun:
     if context is None or context.flow_run is None:
         raise OrchctlError("this flow runs under a Prefect worker only", hint="use `orchctl run JOB`")
     return context.flow_run
+
+
+def _without_workspace(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment as the worker has it: Prefect adds the folder it starts us in to PYTHONPATH."""
+    cleaned = {key: value for key, value in environment.items() if key not in {"PWD", "OLDPWD", "PYTHONPATH"}}
+    entries = environment.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [entry for entry in entries if entry and entry != os.getcwd()]
+    return cleaned | ({"PYTHONPATH": os.pathsep.join(kept)} if kept else {})
 
 
 def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, slot: str) -> Request:
@@ -76,30 +90,43 @@ def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, sl
 
 
 def _later_due(client: SyncPrefectClient, run: FlowRun, slot: datetime) -> datetime | None:
-    """Return the newest later slot of this deployment that is due and still has a run to come."""
-    waiting = [StateType.SCHEDULED, StateType.PENDING]
+    """Return the newest later slot of this deployment that is due and was run, or has a run to come.
+
+    Late runs reach us in any order: a later slot that has run already makes this one stale as well. One that
+    Prefect cancelled, or that we skipped, does not.
+    """
+    served = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.COMPLETED, StateType.FAILED]
     found = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
         if run.deployment_id
         else None,
         flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=waiting)),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=served)),
             expected_start_time=FlowRunFilterExpectedStartTime(after_=slot, before_=datetime.now(UTC)),
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=5,
+        limit=50,
     )
-    later = [other.expected_start_time for other in found if other.auto_scheduled and other.id != run.id]
+    later = [
+        other.expected_start_time
+        for other in found
+        if other.auto_scheduled and other.id != run.id and other.state_name != "Skipped"
+    ]
     return next((due.astimezone(UTC) for due in later if due is not None and due.astimezone(UTC) > slot), None)
 
 
 def _state(job: str, outcome: Outcome) -> State[Any]:
     note = f"; not recorded: {outcome.unrecorded}" if outcome.unrecorded else ""
     if outcome.status == "failed":
-        _artifact(job, outcome)
+        try:
+            _artifact(job, outcome)
+        except Exception as error:  # noqa: BLE001 - the failure to be told of is the job's
+            get_run_logger().warning("no artifact could be made: %s", type(error).__name__)
         raise RunFailed(f"{job} failed: {outcome.reason} (run {outcome.run_id}){note}")
     name = {"skipped": "Skipped", "observed": "Observed"}.get(outcome.status, "Completed")
     message = outcome.reason or f"run {outcome.run_id}"
+    if outcome.status == "observed":
+        message = f"{outcome.reason}; {outcome.tail}"
     return Completed(name=name, message=message + note)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import orchctl
 from orchctl.core import manifest as manifests_format
 from orchctl.core import slots, templates
 from orchctl.core.catalog import Catalog, Job
+from orchctl.core.durations import human
 from orchctl.core.manifest import Identity, Place, RunError
 from orchctl.core.mask import Masker
 from orchctl.core.names import format_instant, run_id
@@ -22,6 +24,7 @@ from orchctl.core.slots import Owner, Verdict
 from orchctl.errors import OrchctlError, StateBroken
 from orchctl.runner.output import OutputPump
 from orchctl.runner.process import Command, CommandNotStarted, Ended, run_command
+from orchctl.runner.whole import whole
 
 Log = Callable[[str], None]
 QUEUE_POLL_S = 0.5
@@ -51,7 +54,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run. `status` is a final one of the manifest; `unrecorded` is why no manifest says so."""
+    """What came of a run. `status` is a final one of the manifest; `unrecorded` is why no manifest says so.
+
+    `tail` is the end of the output, or what a run that only observed would have run; secrets are masked.
+    """
 
     status: str
     run_id: str
@@ -87,7 +93,8 @@ class Host:
     """Everything outside that a run touches, given by `wiring`.
 
     `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
-    asked where the answer matters. `environment` is what the command inherits.
+    asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
+    informed (`runner.guard`).
     """
 
     applied: AppliedPort
@@ -100,6 +107,7 @@ class Host:
     find_outputs: Callable[[tuple[str, ...], Mapping[str, str], str], list[dict[str, Any]]]
     environment: Mapping[str, str]
     later_due: Callable[[datetime], datetime | None] = lambda _slot: None
+    tell: Callable[..., None] = lambda **_facts: None
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sleep: Callable[[float], None] = time.sleep
 
@@ -140,13 +148,15 @@ class _Run:
         self.run_id = run_id(request.expected_start, request.flow_run_id)
         instant = request.slot or request.expected_start
         self.game_date = request.game_date or slots.game_date(job, instant, catalog.timezone)
-        self.as_of = request.as_of or instant
+        self.as_of = request.as_of or instant.replace(microsecond=0)
+        self.begun: dict[str, Any] | None = None
+        self.recorded = False
 
     def serve(self) -> Outcome:
         verdict, slot = slots.RUN, self.request.slot
         if slot is not None:
-            ahead = (slot - self.host.now()).total_seconds()
-            if 0 < ahead <= EARLY_S:
+            # Again and again: the clock may be set back while we sleep.
+            while 0 < (ahead := (slot - self.host.now()).total_seconds()) <= EARLY_S:
                 self.host.sleep(ahead)
             verdict = self._judge(slot)
         if verdict.kind == "observe":
@@ -194,7 +204,7 @@ class _Run:
                 return lock
             self.host.sleep(QUEUE_POLL_S)
 
-    def _manifest(self, mode: str) -> dict[str, Any]:
+    def _manifest(self, mode: str, at: datetime) -> dict[str, Any]:
         who = Identity(
             job=self.job.name,
             asset=self.job.asset,
@@ -213,12 +223,19 @@ class _Run:
             "orchestrator_run_id": self.request.flow_run_id,
             "catalog_digest": self.request.digest,
         }
-        return manifests_format.started(who, self.place, environment, at=self.host.now())
+        manifest = manifests_format.started(who, self.place, environment, at=at)
+        manifest["attempts"] = _earlier_attempts(self._directory(), self.request.attempt)
+        return manifest
+
+    def _directory(self) -> Path:
+        return self.manifests.run_directory(self.job.asset, self.game_date, self.run_id)
 
     def _observed(self, reason: str | None) -> Outcome:
-        argv = " ".join(self._rendered(self.job.command))
-        self.log(f"observing ({reason}): would have run {argv} in {self.job.working_directory}")
-        return self._without_command("observed", reason)
+        masker = Masker.of({**self.host.environment, **self._environment()})
+        argv = masker.mask(" ".join(self._rendered(self.job.command)))
+        would = f"would have run {argv} in {self.job.working_directory}"
+        self.log(f"observing ({reason}): {would}")
+        return replace(self._without_command("observed", reason), tail=would)
 
     def _skipped(self, reason: str | None) -> Outcome:
         self.log(f"skipped: {reason}")
@@ -227,19 +244,18 @@ class _Run:
     def _without_command(self, status: manifests_format.Status, reason: str | None) -> Outcome:
         now = self.host.now()
         mode = "observe" if status == "observed" else "live"
-        manifest = manifests_format.finished(self._manifest(mode), status, at=now, duration_s=0.0, reason=reason)
+        manifest = manifests_format.finished(self._manifest(mode, now), status, at=now, duration_s=0.0, reason=reason)
         path = self.manifests.write(manifest)
         self.manifests.append(manifests_format.event(manifests_format.final_event_name(status), manifest, at=now))
         return Outcome(status, self.run_id, reason, manifest_path=str(path))
 
     def _values(self) -> dict[str, str]:
-        directory = self.manifests.run_directory(self.job.asset, self.game_date, self.run_id)
         return {
             "game_date": self.game_date.isoformat(),
             "run_id": self.run_id,
             "run_as_of_ts": format_instant(self.as_of),
             "data_root": self.job.data_root,
-            "run_dir": str(directory),
+            "run_dir": str(self._directory()),
             "slot": format_instant(self.request.slot) if self.request.slot else "",
             "job": self.job.name,
             "step": "",
@@ -259,7 +275,6 @@ class _Run:
     def _execute(self, lock_descriptor: int) -> Outcome:
         values, environment = self._values(), self._environment()
         masker = Masker.of({**self.host.environment, **environment})
-        begun = self._begin()
         log_path = Path(values["run_dir"], f"attempt-{self.request.attempt}.log")
         pump = OutputPump(log_path=log_path, masker=masker, emit=self.log)
         ended: list[Ended] = []
@@ -271,85 +286,113 @@ class _Run:
             kill_after_s=self.job.kill_after,
             nice=self.job.nice,
             inherit_fds=(lock_descriptor,),
+            token=uuid.uuid4().hex,
         )
         try:
-            run_command(command, pump, on_ended=ended.append)
+            whole(self._begin)
+            run_command(command, pump, on_started=lambda pid: self._tell_of(command, pid), on_ended=ended.append)
+            return whole(lambda: self._judged(ended[0], pump))
         except CommandNotStarted as error:
             problem = RunError("NotStarted", masker.mask(error.message))
-            return self._end(begun, "failed", None, pump.tail(), problem, exit_code=error.shell_code)
-        except Exception as error:
+            shell_code = error.shell_code
+            return whole(lambda: self._end("failed", None, pump, problem, exit_code=shell_code))
+        except BaseException as error:
+            self._broken_off(error, ended[0] if ended else None, pump, masker)
+            raise
+
+    def _broken_off(self, error: BaseException, ended: Ended | None, pump: OutputPump, masker: Masker) -> None:
+        """Record what ended the run, unless its start could not be recorded, or its end has been."""
+        if self.begun is None or self.recorded:
+            return
+        if isinstance(error, Exception):
             problem = RunError(type(error).__name__, masker.mask(str(error)), pump.tail())
-            self._end(begun, "failed", ended[0] if ended else None, pump.tail(), problem)
-            raise
-        except BaseException as interruption:
-            # SIGTERM from Prefect (a cancel, or a worker that stops) or Ctrl-C: the record first, then onwards.
-            reason = f"interrupted by {type(interruption).__name__}"
-            self._end(begun, "cancelled", ended[0] if ended else None, pump.tail(), None, reason=reason)
-            raise
-        return self._judged(begun, ended[0], pump)
+            whole(lambda: self._end("failed", ended, pump, problem))
+            return
+        # SIGTERM from Prefect (a cancel, or a worker that stops) or Ctrl-C: the record first, then onwards.
+        reason = f"interrupted by {type(error).__name__}"
+        whole(lambda: self._end("cancelled", ended, pump, None, reason=reason))
 
-    def _begin(self) -> dict[str, Any]:
+    def _tell_of(self, command: Command, pid: int) -> None:
+        self.host.tell(
+            command=pid,
+            token=command.token,
+            kill_after=command.kill_after_s,
+            ends_by=time.monotonic() + command.timeout_s,
+        )
+
+    def _begin(self) -> None:
         """Record the start: the event first, so that no run is ever invisible, then the manifest."""
-        manifest = self._manifest("live")
-        directory = self.manifests.run_directory(self.job.asset, self.game_date, self.run_id)
-        manifest["attempts"] = _earlier_attempts(directory)
-        self.manifests.append(manifests_format.event("run_started", manifest, at=self.host.now()))
+        now = self.host.now()
+        manifest = self._manifest("live", now)
+        self.manifests.append(manifests_format.event("run_started", manifest, at=now))
         self.manifests.write(manifest)
-        return manifest
+        self.begun = manifest
+        where = {"asset": self.job.asset, "game_date": self.game_date.isoformat(), "run_id": self.run_id}
+        self.host.tell(run={"data_root": self.job.data_root, **where})
 
-    def _judged(self, begun: dict[str, Any], ended: Ended, pump: OutputPump) -> Outcome:
-        tail = pump.tail()
+    def _judged(self, ended: Ended, pump: OutputPump) -> Outcome:
+        tail, error = pump.tail(), None
         if ended.timed_out:
-            message = f"stopped after its time-out of {self.job.timeout} s"
-            return self._end(begun, "failed", ended, tail, RunError("TimedOut", message, tail))
-        if ended.signal is not None:
-            return self._end(begun, "failed", ended, tail, RunError("Killed", f"killed by {ended.signal}", tail))
-        if ended.exit_code != 0:
-            return self._end(
-                begun, "failed", ended, tail, RunError("NonZeroExit", f"exit code {ended.exit_code}", tail)
-            )
-        return self._end(begun, "success", ended, tail, None)
+            error = RunError("TimedOut", f"stopped after its time-out of {human(self.job.timeout)}", tail)
+        elif ended.signal is not None:
+            error = RunError("Killed", f"killed by {ended.signal}", tail)
+        elif ended.exit_code is None:
+            error = RunError("Lost", "how the command ended is not known", tail)
+        elif ended.exit_code != 0:
+            error = RunError("NonZeroExit", f"exit code {ended.exit_code}", tail)
+        return self._end("failed" if error else "success", ended, pump, error)
 
     def _end(
         self,
-        begun: dict[str, Any],
         status: manifests_format.Status,
         ended: Ended | None,
-        tail: str,
+        pump: OutputPump,
         error: RunError | None,
         *,
         reason: str | None = None,
         exit_code: int | None = None,
     ) -> Outcome:
         """Record the end: the manifest first, it is the truth, then the event. A full disk hides no outcome."""
-        outputs = self.host.find_outputs(self.job.outputs, self._values(), self.job.data_root)
+        assert self.begun is not None
+        now = self.host.now()
         exit_code = ended.exit_code if ended is not None else exit_code
         manifest = manifests_format.finished(
-            begun,
+            self.begun,
             status,
-            at=self.host.now(),
+            at=now,
             duration_s=ended.duration_s if ended is not None else 0.0,
             reason=reason,
             exit_code=exit_code,
             signal=ended.signal if ended is not None else None,
-            outputs=outputs,
+            # Somebody waits for the end of what was interrupted, and looking may take long.
+            outputs=[] if status == "cancelled" else self._outputs(),
             error=error,
         )
         path, unrecorded = None, None
         try:
             path = str(self.manifests.write(manifest))
-            name = manifests_format.final_event_name(status)
-            self.manifests.append(manifests_format.event(name, manifest, at=self.host.now()))
+            self.recorded = True
+            self.manifests.append(manifests_format.event(manifests_format.final_event_name(status), manifest, at=now))
         except OrchctlError as problem:
             unrecorded = problem.message
             self.log(f"the run ended ({status}), and that could not be recorded: {unrecorded}")
+        if pump.log_error is not None:
+            self.log(f"the log is not whole: {pump.log_error}")
         said = reason or (error.message if error else None)
-        return Outcome(status, self.run_id, said, exit_code, tail, path, unrecorded)
+        return Outcome(status, self.run_id, said, exit_code, pump.tail(), path, unrecorded)
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        try:
+            return self.host.find_outputs(self.job.outputs, self._values(), self.job.data_root)
+        except (OSError, ValueError) as error:
+            self.log(f"the outputs could not be looked at: {error}")
+            return []
 
 
-def _earlier_attempts(directory: Path) -> list[Any]:
+def _earlier_attempts(directory: Path, attempt: int) -> list[Any]:
     """Return what the manifest there says of this run's earlier attempts; none where it cannot be read."""
     try:
-        return list(json.loads((directory / "manifest.json").read_bytes())["attempts"])
+        attempts = json.loads((directory / "manifest.json").read_bytes())["attempts"]
+        return [one for one in attempts if one["attempt"] < attempt]
     except (OSError, ValueError, KeyError, TypeError):
         return []

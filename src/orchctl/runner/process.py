@@ -33,6 +33,8 @@ LEFT_OPEN_S = 2.0
 """Seconds to wait for the end of the output once nothing of the command is left."""
 GIVE_UP_S = 5.0
 """Seconds of SIGKILL after which a process counts as unkillable (it hangs in the kernel, or is not ours)."""
+INTERRUPTED_S = 20.0
+"""Seconds at most from SIGTERM to SIGKILL after an exception: Prefect kills us 30 s after it has asked us to end."""
 
 _LOOK_S = 1.0
 _FIRST_LOOK_S = 0.1
@@ -66,6 +68,7 @@ class Command:
     `argv[0]` without a slash is looked for in the PATH of `env`, with one it is relative to `cwd`. `env` is
     the whole environment. `timeout_s`: seconds until SIGTERM, `inf` for no limit. `kill_after_s`: seconds
     from SIGTERM to SIGKILL. `inherit_fds`: open descriptors that the command keeps, under the same numbers.
+    `token` marks its processes; None draws one.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +78,7 @@ class Command:
     kill_after_s: float
     nice: int = 0
     inherit_fds: tuple[int, ...] = ()
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,8 @@ def run_command(
 
     stdin is empty; stdout and stderr share one pipe to `pump`, which is started here and finished on return.
     The time-out, `stop` and any exception raised in the calling thread (signal handlers raise such) all stop
-    the command the same way: SIGTERM to each of its processes, SIGKILL after `kill_after_s`. A second
-    exception brings SIGKILL at once. The first one is raised again in the end.
+    the command the same way: SIGTERM to each of its processes, SIGKILL after `kill_after_s`, which an exception
+    limits to INTERRUPTED_S. A second exception brings SIGKILL at once. The first one is raised again in the end.
 
     `on_started` gets the pid, `on_ended` the result, also where an exception is about to follow. Both are
     called in the calling thread.
@@ -194,7 +198,7 @@ class _Supervisor:
 
     def _run(self) -> None:
         try:
-            with descendants.adopting(main_thread_waits=self._main_thread_waits) as family:
+            with descendants.adopting(main_thread_waits=self._main_thread_waits, token=self._command.token) as family:
                 try:
                     self.ended = self._supervise(family)
                 finally:
@@ -281,12 +285,14 @@ class _Supervisor:
 
     def _sweep(self, family: Family, pid: int) -> tuple[int, int]:
         """End every process of the command; return how many outlived its main one, how many all."""
-        kill_at = time.monotonic() + self._command.kill_after_s
+        began = time.monotonic()
         give_up_at = float("inf")
         survivors: set[tuple[int, int]] = set()
         asked: set[tuple[int, int]] = set()
         while living := family.living():
             now = time.monotonic()
+            grace = self._command.kill_after_s
+            kill_at = began + (min(grace, INTERRUPTED_S) if self._stopped == "interrupted" else grace)
             if now >= give_up_at:
                 break
             if all(process.pid != pid for process in living):

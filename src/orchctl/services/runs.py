@@ -213,27 +213,15 @@ def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
 
 
 def _add_missing(tree: ManifestTree, data: dict[str, Any], known: dict[date, set[tuple[str, int, bool]]]) -> int:
-    timing, added = data["timing"], 0
-    moments = [
-        (
-            "run_started",
-            timing["started_at"],
-            {**data, "status": "running", "exit_code": None, "signal": None},
-        )
-    ]
-    if data["status"] != "running":
-        moments.append((manifest.final_event_name(data["status"]), timing["finished_at"] or timing["started_at"], data))
-    if data["status"] in {"skipped", "observed"}:
-        moments = moments[1:]
-    for name, at, content in moments:
-        instant = parse_instant(at)
-        day = instant.date()
+    added = 0
+    for at, event in manifest.events_of(data):
+        day = parse_instant(at).date()
         if day not in known:
             runs = tree.events(day, skipped=[])
             known[day] = {(run.run_id, run.attempt, run.status == "running") for run in runs}
-        key = (data["partition"]["run_id"], data["attempt"], content["status"] == "running")
+        key = (event["run_id"], event["attempt"], event["status"] == "running")
         if key not in known[day]:
-            tree.append(manifest.event(name, content, at=instant))
+            tree.append(event)
             known[day].add(key)
             added += 1
     return added

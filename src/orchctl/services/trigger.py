@@ -123,8 +123,14 @@ class Ended:
         if self.run.status == "success":
             return 0
         if self.run.signal is not None:
-            return 128 + signal.Signals[self.run.signal].value
+            return 128 + _signal_number(self.run.signal)
         return self.run.exit_code or 1
+
+
+def _signal_number(name: str) -> int:
+    """Return the number of a signal as `runner.process` names it: `SIGTERM`, or `SIGRTMIN+6`."""
+    base, _, offset = name.partition("+")
+    return signal.Signals[base].value + int(offset or 0)
 
 
 def follow(
@@ -143,6 +149,7 @@ def follow(
         output = b"".join(new_output(tree, started.directory, offsets))
         if flow_run.finished:
             run = tree.find(started.run_id, skipped=[])
+            run = tree.current(run, skipped=[]) if run is not None and run.status == "running" else run
             yield Progress(output, flow_run.state_name or "")
             yield Ended(flow_run, run)
             return
