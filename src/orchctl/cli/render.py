@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -56,6 +55,13 @@ def jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, (Path, date)) else value
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON; what JSON has no form for is written as text."""
+    import json  # here: `--help` needs none
+
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
 def emit(
     command: str,
     data: Any,
@@ -75,7 +81,7 @@ def emit(
     listed = list(errors)
     status = "error" if failed else "partial" if listed else "success"
     envelope = {"schema": 1, "command": command, "status": status, "data": jsonable(data), "errors": listed}
-    print(json.dumps(envelope, ensure_ascii=False, indent=2))
+    print(to_json(envelope, indent=2))
 
 
 def error(problem: OrchctlError, *, command: str, settings: Settings | None) -> None:
@@ -85,13 +91,8 @@ def error(problem: OrchctlError, *, command: str, settings: Settings | None) -> 
         listed = [_problem_json(problem.code, item) for item in problems] or [
             {"code": problem.code, "message": problem.message, "hint": problem.hint}
         ]
-        print(
-            json.dumps(
-                {"schema": 1, "command": command, "status": "error", "data": None, "errors": listed},
-                ensure_ascii=False,
-                indent=2,
-            )
-        )
+        envelope = {"schema": 1, "command": command, "status": "error", "data": None, "errors": listed}
+        print(to_json(envelope, indent=2))
         return
     for item in problems:
         place = f"{item.place}: " if item.place else ""

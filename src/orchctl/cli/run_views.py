@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from orchctl.cli import render
 from orchctl.core.durations import human
 from orchctl.core.names import format_instant
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from orchctl.core.manifest import Run
     from orchctl.services.demo import Done
     from orchctl.services.runs import Listing, Reindexed, Shown
@@ -50,6 +51,8 @@ def run_json(run: Run) -> dict[str, Any]:
 
 def runs(listing: Listing, timezone: str, settings: Settings, *, one_day: bool) -> None:
     """List runs, with a line of totals; what was passed over goes to stderr."""
+    from zoneinfo import ZoneInfo
+
     zone = ZoneInfo(timezone)
     data = {
         "timezone": timezone,
@@ -130,6 +133,8 @@ def run(shown: Shown, timezone: str, settings: Settings) -> None:
         "logs": list(shown.logs),
         "ui_url": shown.ui_url,
     }
+    from zoneinfo import ZoneInfo
+
     render.emit("runs show", data, lambda: _run_text(shown, ZoneInfo(timezone)), settings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
@@ -110,7 +109,7 @@ def shown(key: str, value: Any) -> Any:
 def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value or "-"
-    return "-" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
+    return "-" if value in (None, [], {}) else render.to_json(value)
 
 
 def plan(proposed: Plan, settings: Settings, *, command: str) -> None:
@@ -221,7 +220,7 @@ def _schedule_text(item: ScheduleChange) -> str:
 
 
 def _cut(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else render.to_json(value)
     text = f'"{text}"' if isinstance(value, str) else text
     return text if len(text) <= _CUT else text[: _CUT - 1] + "…"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -93,6 +92,8 @@ def run_id(started_for: datetime, flow_run_id: str) -> str:
     It is derived, not drawn: every attempt of one flow run, and whoever asked for the run, compute the same
     id without asking each other. It sorts by `started_for`, the instant the flow run was scheduled for.
     """
+    import hashlib  # here: it loads OpenSSL, and every command loads this module
+
     digest = hashlib.sha256(flow_run_id.encode()).hexdigest()[:6]
     return f"{_compact(started_for.astimezone(UTC))}Z-{digest}"
 
