@@ -14,7 +14,8 @@ from orchctl.adapters.manifests import Manifests
 from orchctl.core.catalog import Catalog, Job, TimerTrigger
 from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
-from orchctl.runner.job import Host, Outcome, Request, execute
+from orchctl.runner.job import execute
+from orchctl.runner.shapes import Host, Outcome, Request
 
 SLOT = datetime(2025, 12, 19, 5, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64

@@ -46,6 +46,7 @@ class FakePrefect:
     was and the answer is lost. `writes` names the writing calls that arrived.
     """
 
+    shown = "http://fake/api"
     clock: Callable[[], datetime] = lambda: NOON
     before: Callable[[int], None] = _never
     after: Callable[[int], None] = _never
@@ -124,7 +125,8 @@ class FakePrefect:
 
     def update_schedule(self, deployment_id: str, schedule_id: str, body: Mapping[str, Any]) -> None:
         with _Write(self, "update_schedule"):
-            new = self._schedule(body, schedule_id)
+            kept = {each.id: each.active for each in self._get(deployment_id).schedules}
+            new = self._schedule({"active": kept.get(schedule_id, True), **body}, schedule_id)
             found = [new if each.id == schedule_id else each for each in self._get(deployment_id).schedules]
             if new not in found:
                 raise PrefectRejected("no such schedule", status=404)

@@ -43,7 +43,7 @@ class OwnWorker:
             # it passes that on to itself as SIGINT.
             before = signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
-                self._stack.start_worker(self.pool, self._live.api_url)
+                self._stack.start_worker(self.pool, self._live.api_url, limit=8)
             finally:
                 signal.signal(signal.SIGINT, before)
         return self

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Live:
 
 
 def clock() -> stack.Clock:
-    return stack.Clock(time.monotonic, time.sleep)
+    return stack.Clock(time.monotonic, time.sleep, lambda: datetime.now(UTC))
 
 
 def clean_env() -> dict[str, str]:

@@ -99,6 +99,16 @@ class App:
 
         return AppliedCatalogs(self.settings.state_dir)
 
+    def owns(self, job: str) -> bool:
+        """Return whether Prefect owns a job on this host; a file that cannot be believed counts as yes here."""
+        from orchctl.adapters.owners import Owners
+        from orchctl.errors import StateBroken
+
+        try:
+            return Owners(self.settings.state_dir).read(job) is not None
+        except StateBroken:
+            return True
+
     def exclusive(self, command: str) -> AbstractContextManager[None]:
         """Return what holds this host's lock while `command` changes something. Raises Locked on entry."""
         from orchctl.adapters import host_lock
@@ -152,6 +162,11 @@ class App:
         from orchctl.adapters.demo_stage import DemoStage
 
         return DemoStage(self._environment)
+
+    @property
+    def pool_sizes(self) -> dict[str, int]:
+        """The work pools of the catalog, and how many jobs each has."""
+        return {pool: sum(job.work_pool == pool for job in self.catalog.jobs.values()) for pool in self.pools}
 
     @property
     def pools(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             found = stack.up(
                 host,
                 lambda url: clients.enter_context(PrefectApi(url=url)),
-                [POOL],
+                {POOL: 4},
                 port=0,
                 external_url=None,
                 clock=clock(),

@@ -161,3 +161,27 @@ def test_the_state_directory_that_cannot_be_written_stops_no_reading_command(tmp
     (tmp_path / "state").write_text("a file is in the way")
     done = orchctl("check", "--config", CONFIG, "--state-dir", str(tmp_path / "state"))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown_as"),
+    [
+        ("job.command", ["curl", "--password", "s3cret", "x"], ["curl", "--password", "***", "x"]),
+        ("job.command", ["curl", "--api-token=s3cret"], ["curl", "--api-token=***"]),
+        ("job.command", ["curl", "-H", "Authorization: Bearer s3cret"], ["curl", "-H", "Authorization: ***"]),
+        ("job.command", ["env", "DB_PASSWORD=s3cret", "run"], ["env", "DB_PASSWORD=***", "run"]),
+        ("job.command", ["run", "--date={game_date}"], ["run", "--date={game_date}"]),
+        ("parameters", {"api_token": "s3cret", "job": "a"}, {"api_token": "***", "job": "a"}),
+        ("job.env", {"URL": "https://u:s3cret@h/"}, {"URL": "https://u:***@h/"}),
+    ],
+)
+def test_secrets_are_masked_wherever_a_plan_may_show_them(key: str, value: object, shown_as: object) -> None:
+    from orchctl.cli.views import shown
+
+    assert shown(key, value) == shown_as
+
+
+def test_a_date_that_no_window_can_hold_is_wrong_usage_also_as_json(tmp_path: Path) -> None:
+    done = orchctl("runs", "--json", "--date", "9999-12-31", "--config", CONFIG, "--state-dir", str(tmp_path))
+    assert done.returncode == ExitCode.USAGE
+    assert json.loads(done.stdout)["errors"][0]["code"] == "usage"

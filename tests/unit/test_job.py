@@ -140,8 +140,9 @@ def test_a_retry_that_does_not_run_keeps_the_record_of_the_attempt_before(desk: 
     job = desk.job("false", legacy=LEGACY)
     desk.run(job)
     desk.owner = None
-    assert desk.run(job, attempt=2).status == "observed"
-    assert [one["status"] for one in desk.manifest()["attempts"]] == ["failed", "observed"]
+    outcome = desk.run(job, attempt=2)
+    assert (outcome.status, outcome.reason) == ("failed", "not tried again: legacy owns the job")
+    assert [one["status"] for one in desk.manifest()["attempts"]] == ["failed", "failed"]
 
 
 def test_step_3_a_slot_that_was_claimed_is_skipped(desk: Desk) -> None:

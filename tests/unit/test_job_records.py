@@ -19,7 +19,8 @@ from orchctl.adapters import files
 from orchctl.adapters.manifests import Manifests
 from orchctl.errors import NotAllowed, OrchctlError, StateBroken
 from orchctl.runner import process
-from orchctl.runner.job import Request, execute
+from orchctl.runner.job import execute
+from orchctl.runner.shapes import Request
 
 
 @pytest.fixture

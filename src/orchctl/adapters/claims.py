@@ -22,7 +22,6 @@ class Claim:
     run_id: str
     flow_run_id: str
     ours: bool
-    is_new: bool
 
 
 class Claims:
@@ -40,11 +39,11 @@ class Claims:
         files.make_directory(path.parent, mode=0o700)
         content = files.dump({"run_id": run_id, "flow_run_id": flow_run_id, "at": format_instant(at)})
         if files.create_exclusive(path, content):
-            return Claim(run_id, flow_run_id, ours=True, is_new=True)
+            return Claim(run_id, flow_run_id, ours=True)
         held = self.read(job, slot)
         if held is None:
             raise StateBroken(f"the claim {path} came and went")
-        return Claim(held[0], held[1], ours=held[1] == flow_run_id, is_new=False)
+        return Claim(held[0], held[1], ours=held[1] == flow_run_id)
 
     def read(self, job: str, slot: datetime) -> tuple[str, str] | None:
         """Return (run id, flow run id) of the claim on a slot, None where nobody took it."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,16 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line (newline included) with a single write, so that lines of several writers never mix."""
+    """Append one line (newline included) with a single write, so that lines of several writers never mix.
+
+    A line that a full disk or a power cut left torn is ended first, or it would swallow this one.
+    """
     with _mapped(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
             written = os.write(descriptor, line)
             if written != len(line):
                 raise OSError(28, "wrote only a part of a line", str(path))
@@ -81,27 +88,47 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """Read a JSON file; None where it does not exist. Raises StateBroken where it cannot be believed.
+    """Read a JSON file of the state directory; None where it does not exist.
 
-    Not believed: a symlink, a file of another user (root's are believed), one that others may write, one
-    that is not JSON.
+    Raises StateBroken where it cannot be believed: a symlink, or one for its folder; what is not a plain file;
+    a file or folder of another user (root's are believed), or that others may write; what is not JSON.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateBroken(f"cannot look into {path.parent}: {error.strerror}") from error
+    try:
+        _believe(os.fstat(folder), path.parent)
+        # O_NONBLOCK: a FIFO in the file's place would hold us for ever.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path.name, flags, dir_fd=folder)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StateBroken(f"cannot read {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid not in {os.geteuid(), 0}:
-            raise StateBroken(f"{path} belongs to uid {status.st_uid}, not to this user", hint="look at who wrote it")
-        if status.st_mode & 0o022:
-            raise StateBroken(f"{path} may be written by others", hint=f"look at it, then chmod go-w {path}")
-        try:
+    finally:
+        os.close(folder)
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise StateBroken(f"{path} is not a plain file", hint="look at it, and remove it")
+            _believe(status, path)
             return json.loads(file.read())
-        except (ValueError, RecursionError) as error:
-            raise StateBroken(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise StateBroken(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise StateBroken(f"{path} is not JSON: {error}") from error
+
+
+def _believe(status: os.stat_result, path: Path) -> None:
+    """Raise StateBroken where somebody else could have written what is at `path`."""
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise StateBroken(f"{path} belongs to uid {status.st_uid}, not to this user", hint="look at who wrote it")
+    if status.st_mode & 0o022:
+        raise StateBroken(f"{path} may be written by others", hint=f"look at it, then chmod go-w {path}")
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -31,6 +31,11 @@ _SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
+# A process that is started in the background of a script inherits "ignore SIGINT", and a worker passes SIGTERM on to
+# itself as SIGINT: it could not be stopped.
+_WITH_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 _WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
@@ -66,12 +71,20 @@ class LocalStack:
         self._start(SERVER, argv, settings, {"api_url": url})
         return url
 
-    def start_worker(self, pool: str, api_url: str) -> None:
-        """Start a worker for a pool. Returns at once: whether it polls is seen in the API."""
+    def start_worker(self, pool: str, api_url: str, *, limit: int) -> None:
+        """Start a worker for a pool that runs at most `limit` flow runs at a time.
+
+        Returns at once: whether it polls is seen in the API, under the name `worker_name`.
+        """
         argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-        argv += ["--name", f"{socket.gethostname()}-{pool}"]
+        argv += ["--name", self.worker_name(pool), "--limit", str(limit)]
         settings = {**_WORKER_SETTINGS, "PREFECT_API_URL": api_url, "ORCHCTL_STATE_DIR": str(self._state_dir)}
         self._start(f"worker-{pool}", argv, settings, {"pool": pool})
+
+    @staticmethod
+    def worker_name(pool: str) -> str:
+        """Return the name under which this host's worker of a pool polls."""
+        return f"{socket.gethostname()}-{pool}"
 
     def _home(self) -> Path:
         return self._state_dir / "prefect"
@@ -79,17 +92,20 @@ class LocalStack:
     def _start(self, name: str, argv: list[str], settings: Mapping[str, str], facts: Mapping[str, Any]) -> None:
         files.make_directory(self._directory, mode=0o700)
         environment = {**self._environment, "PREFECT_HOME": str(self._home()), **settings}
-        with self.log_path(name).open("ab") as log:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.log_path(name), flags, 0o600), "ab") as log:
             try:
                 # cwd: Prefect looks for a prefect.toml and a .env where it starts.
                 process = subprocess.Popen(
-                    argv,
+                    [sys.executable, "-c", _WITH_SIGINT, *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env=environment,
                     cwd=self._directory,
                     start_new_session=True,
+                    # The database is nobody else's to read. A worker's runs write data that others may read.
+                    umask=0o077 if name == SERVER else -1,
                 )
             except OSError as error:
                 raise OrchctlError(f"cannot start {name}: {error.strerror}") from error

@@ -111,7 +111,10 @@ class Manifests:
         """Return a run that the events show as running as it is now: by its manifest, or crashed."""
         run = self._run_at(self.directory_of(run), skipped) or run
         if run.status == "running" and run.place is not None and host_facts.is_gone(run.place):
-            return run.with_status("crashed", "the process is gone and left no result")
+            # Once more: it may have written its end and gone between the two looks.
+            run = self._run_at(self.directory_of(run), skipped) or run
+            if run.status == "running":
+                return run.with_status("crashed", "the process is gone and left no result")
         return run
 
     def all_manifests(self, *, skipped: list[Skipped]) -> Iterator[tuple[Path, dict[str, Any]]]:

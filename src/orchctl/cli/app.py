@@ -138,5 +138,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"unexpected {type(error).__name__}: {error}",
             hint="this is a bug in orchctl; --verbose shows where",
         )
-        render.error(unexpected, command="orchctl", settings=None)
+        render.error(unexpected, command="orchctl", settings=None, as_json="--json" in words)
         sys.exit(ExitCode.FAILED)

@@ -38,12 +38,12 @@ def up(
     app: App = ctx.obj
     named = app.settings.api_url
     external = named if named is not None and named != app.stack.api_url() else None
-    clock = stack.Clock(time.monotonic, time.sleep)
+    clock = stack.Clock(time.monotonic, time.sleep, app.now)
     with app.exclusive("host up"):
         status = stack.up(
             app.stack,
             app.connect,
-            app.pools,
+            app.pool_sizes,
             port=port,
             external_url=external,
             clock=clock,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from orchctl.core.names import format_instant, nearest
+from orchctl.core.names import format_instant, nearest, visible
 from orchctl.errors import CatalogInvalid, GateRefused, OrchctlError, ProblemLike, UsageError
 from orchctl.wiring import Settings
 
@@ -29,17 +29,17 @@ _STYLES = {
 
 def line(text: str = "") -> None:
     """Print one line of data."""
-    print(text)
+    print(visible(text))
 
 
 def note(text: str) -> None:
     """Print one line that is not data."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def heading(text: str) -> None:
     """Print a line of a story, set off from what commands print."""
-    print(f"\n== {text}", flush=True)
+    print(f"\n== {visible(text)}", flush=True)
 
 
 def jsonable(value: Any) -> Any:
@@ -84,10 +84,10 @@ def emit(
     print(to_json(envelope, indent=2))
 
 
-def error(problem: OrchctlError, *, command: str, settings: Settings | None) -> None:
+def error(problem: OrchctlError, *, command: str, settings: Settings | None, as_json: bool = False) -> None:
     """Print an error, on stderr; with --json as an envelope on stdout."""
     problems = problem.problems if isinstance(problem, CatalogInvalid) else ()
-    if settings is not None and settings.as_json:
+    if as_json or (settings is not None and settings.as_json):
         listed = [_problem_json(problem.code, item) for item in problems] or [
             {"code": problem.code, "message": problem.message, "hint": problem.hint}
         ]
@@ -99,7 +99,8 @@ def error(problem: OrchctlError, *, command: str, settings: Settings | None) -> 
         note(f"{item.where}: {place}{item.message}")
         if item.hint:
             note(f"    {item.hint}")
-    note(f"error: {problem.message}")
+    for number, text in enumerate(problem.message.splitlines() or [""]):
+        note(text if number else f"error: {text}")
     if problem.hint:
         note(f"hint: {problem.hint}")
 
@@ -168,7 +169,7 @@ def table(
             min_width=min(6, widest) if heading == flexible else max(widest, len(heading)),
         )
     for row in rows:
-        printed.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        printed.add_row(*(Text(visible(cell), style=_STYLES.get(cell, "")) for cell in row))
     with console.capture() as captured:
         console.print(printed)
     # A table pads its last column: blanks at the end of a line help nobody.
@@ -176,10 +177,18 @@ def table(
 
 
 def raw(chunks: Iterable[bytes]) -> None:
-    """Write bytes to stdout as they come."""
+    """Write bytes to stdout as they come; on a terminal without what it would obey (see `_tame`)."""
     for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.write(_tame(chunk, sys.stdout))
         sys.stdout.buffer.flush()
+
+
+def _tame(chunk: bytes, stream: TextIO) -> bytes:
+    """Write out the control characters of a script's output where it goes to a terminal; a file gets the bytes."""
+    if not stream.isatty():
+        return chunk
+    lines = chunk.decode("utf-8", "backslashreplace").split("\n")
+    return "\n".join(visible(text.replace("\t", "    ")) for text in lines).encode()
 
 
 @contextlib.contextmanager
@@ -210,12 +219,12 @@ def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         if output:
-            stream = sys.stderr.buffer if settings.as_json else sys.stdout.buffer
-            stream.write(output)
-            stream.flush()
+            stream = sys.stderr if settings.as_json else sys.stdout
+            stream.buffer.write(_tame(output, stream))
+            stream.buffer.flush()
         if shown:
             columns = shutil.get_terminal_size().columns
-            print(text[: columns - 1], end="", file=sys.stderr, flush=True)
+            print(visible(text)[: columns - 1], end="", file=sys.stderr, flush=True)
 
     try:
         yield show

@@ -166,8 +166,8 @@ def _run_text(shown: Shown, zone: ZoneInfo) -> None:
         render.line(f"{'earlier':<11}attempt {attempt.get('attempt')}: {ended}")
     for output in manifest.get("outputs") or []:
         newest = f", newest {output['newest_mtime']}" if output.get("newest_mtime") else ""
-        files = f"{output['file_count']} file{'' if output['file_count'] == 1 else 's'}"
-        render.line(f"{'output':<11}{output['name']}: {files}, {output['size_bytes']} bytes{newest}")
+        files = f"{output.get('file_count')} file{'' if output.get('file_count') == 1 else 's'}"
+        render.line(f"{'output':<11}{output.get('name')}: {files}, {output.get('size_bytes')} bytes{newest}")
     snippet = (manifest.get("error") or {}).get("snippet")
     if snippet:
         render.line("last lines")

@@ -71,4 +71,5 @@ def _propose(app: App, jobs: list[str] | None, prune: bool) -> Plan:
         now=app.now(),
         only=tuple(jobs or ()),
         prune=prune,
+        owns=app.owns,
     )

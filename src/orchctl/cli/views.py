@@ -94,16 +94,31 @@ def job_json(one: Job) -> dict[str, Any]:
 
 
 def shown(key: str, value: Any) -> Any:
-    """Return a value with the secrets in it masked: those of keys that look secret, and passwords in URLs."""
+    """Return a value with the secrets in it masked.
+
+    Masked are the values of keys that look secret, what follows a flag that looks secret in a list of words
+    (`--password x`, `--token=x`), what an Authorization header holds, and passwords in URLs.
+    """
     from orchctl.core.mask import Masker, looks_secret
 
     if isinstance(value, dict):
         return {inner: shown(inner, item) for inner, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [shown(key, item) for item in value]
-    if isinstance(value, str):
-        return "***" if looks_secret(key) and value else Masker({}).mask(value)
-    return value
+        before = ("", *value)
+        return [shown(_flag(before[index]) or key, item) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return "***" if looks_secret(key) and value else value
+    name, equals, rest = value.partition("=")
+    if equals and rest and (_flag(name) or name.isupper()) and looks_secret(_flag(name) or name):
+        return f"{name}=***"
+    if value.lower().startswith(("authorization:", "cookie:", "x-api-key:")):
+        return value.partition(":")[0] + ": ***"
+    return "***" if looks_secret(key) and value else Masker({}).mask(value)
+
+
+def _flag(word: object) -> str:
+    """Return the name of a long option (`--api-token` gives `API_TOKEN`), "" for any other word."""
+    return word[2:].replace("-", "_").upper() if isinstance(word, str) and word.startswith("--") else ""
 
 
 def _plain(value: Any) -> str:
@@ -150,7 +165,7 @@ def _change_json(change: Change) -> dict[str, Any]:
             {
                 "slug": item.slug,
                 "action": item.action,
-                "before": item.before,
+                "before": shown("schedule", item.before),
                 "after": item.after.schedule if item.after else None,
                 "because": item.because,
             }
@@ -197,10 +212,11 @@ def _change_text(change: Change, *, verbose: bool) -> None:
 
 def _field_text(item: FieldChange) -> str:
     before, after = shown(item.field, item.before), shown(item.field, item.after)
-    if isinstance(before, dict) and isinstance(after, dict):
-        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-        parts = [f"{key} {_cut(before.get(key))} -> {_cut(after.get(key))}" for key in sorted(changed)]
-        text = "; ".join(parts) or "changed"
+    if isinstance(item.before, dict) and isinstance(item.after, dict):
+        # Compared as they are, shown masked: a secret that changed has changed.
+        keys = sorted({**item.before, **item.after})
+        changed = [key for key in keys if item.before.get(key) != item.after.get(key)]
+        text = "; ".join(f"{key} {_cut(before.get(key))} -> {_cut(after.get(key))}" for key in changed) or "changed"
     else:
         text = f"{_cut(before)} -> {_cut(after)}"
     return text + ("   [by hand]" if item.because == "by hand" else "")
@@ -213,7 +229,7 @@ def _schedule_text(item: ScheduleChange) -> str:
     before = words(item.before) if item.before else None
     after = words(item.after.schedule) if item.after else None
     if item.before and item.before.get("parameters"):
-        before = f"{before} with parameters {_cut(item.before['parameters'])}"
+        before = f"{before} with parameters {_cut(shown('parameters', item.before['parameters']))}"
     if before and after:
         return f"{before} -> {after}{by_hand}"
     return (f"{after}" if after else f"{before} goes") + by_hand

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from orchctl.core.catalog import CronTrigger, Gates, JobTable, ScheduleTable, TimerTrigger
 from orchctl.core.mask import STARS, Masker, looks_secret
-from orchctl.core.names import nearest
+from orchctl.core.names import nearest, visible
 from orchctl.core.toml_lines import Path
 
 _TYPES = {
@@ -70,8 +70,7 @@ def is_secret(path: Path) -> bool:
 
 def printable(text: str) -> str:
     """Return `text` on one line, without control characters and without the password of any URL."""
-    masked = _URLS.mask(text)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in masked)
+    return visible(_URLS.mask(text))
 
 
 def found_words(path: Path, value: object) -> str:

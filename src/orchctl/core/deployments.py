@@ -15,7 +15,10 @@ LABEL_CATALOG = "orchctl.catalog"
 LABEL_JOB = "orchctl.job"
 ENTRYPOINT = "orchctl.runner.flow.run_job"
 STATE_DIR_VARIABLE = "ORCHCTL_STATE_DIR"
-_COLLISION = {"skip": "CANCEL_NEW", "queue": "ENQUEUE"}
+# Prefect's limit of one run would decide before the slot rule does. Its CANCEL_NEW takes whichever of several late
+# runs comes first and cancels the rest, the newest among them, without a record; so with `skip` there is no limit,
+# and the job's lock decides, which leaves a manifest. Its ENQUEUE only lets runs wait, which is what `queue` says.
+_LIMITS: Mapping[str, tuple[int | None, str | None]] = {"skip": (None, None), "queue": (1, "ENQUEUE")}
 
 # The parameters of `runner/flow.py`, as Prefect's UI shows them. `job` and `digest` say which entry of which
 # applied catalog runs; the others make a run for another date, instant or slot than the schedule would.
@@ -72,6 +75,7 @@ MANAGED = (
 
 def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desired:
     """Return the deployment of `job`. `digest` names the applied catalog that holds the job as it is here."""
+    limit, collision = _LIMITS[job.overlap]
     fields = {
         "entrypoint": ENTRYPOINT,
         "path": None,
@@ -81,8 +85,8 @@ def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desir
         "parameters": {"job": job.name, "digest": digest},
         "parameter_schema": dict(PARAMETER_SCHEMA),
         "enforce_parameter_schema": True,
-        "concurrency_limit": 1,
-        "collision_strategy": _COLLISION[job.overlap],
+        "concurrency_limit": limit,
+        "collision_strategy": collision,
         "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir}},
         "tags": sorted({TAG, *job.tags}),
         "labels": {LABEL_CATALOG: catalog.name, LABEL_JOB: job.name},
@@ -128,15 +132,19 @@ def to_body(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif field == "parameter_schema":
             body["parameter_openapi_schema"] = value
         elif field == "collision_strategy":
-            body["concurrency_options"] = {"collision_strategy": value}
+            body["concurrency_options"] = {"collision_strategy": value} if value else None
         else:
             body[field] = value
     return body
 
 
-def schedule_body(schedule: DesiredSchedule, *, active: bool = True) -> dict[str, Any]:
-    """Return a schedule under the names of Prefect's API. `active` is always said: silence would turn it on."""
-    return {"slug": schedule.slug, "schedule": dict(schedule.schedule), "active": active, "parameters": {}}
+def schedule_body(schedule: DesiredSchedule, *, active: bool | None) -> dict[str, Any]:
+    """Return a schedule under the names of Prefect's API.
+
+    `active` None leaves it as it is, which only a PATCH of an existing schedule does: elsewhere silence turns it on.
+    """
+    body = {"slug": schedule.slug, "schedule": dict(schedule.schedule), "parameters": {}}
+    return body if active is None else {**body, "active": active}
 
 
 def is_marked(deployment: RemoteDeployment, catalog_name: str) -> bool:

@@ -12,7 +12,6 @@ from orchctl.core.names import format_instant, is_dotted_name, is_name, is_run_i
 VERSION = "v1"
 Status = Literal["running", "success", "failed", "skipped", "crashed", "cancelled", "observed"]
 STATUSES: tuple[Status, ...] = ("running", "success", "failed", "skipped", "crashed", "cancelled", "observed")
-TRIGGERS = ("schedule", "manual", "backfill", "catchup")
 _REASON_LIMIT = 300
 
 

@@ -23,6 +23,14 @@ _INSTANT = re.compile(
 )
 
 
+def visible(text: str) -> str:
+    """Return `text` without anything that a terminal would obey: control characters are written out.
+
+    What comes from Prefect, from scripts and from files ends up on an operator's terminal.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def is_name(text: str) -> bool:
     """Whether `text` may name a job, schedule or work pool (and so a file)."""
     return _NAME.match(text) is not None

@@ -47,7 +47,7 @@ class FieldChange:
 class ScheduleChange:
     """One schedule of a deployment, matched by slug. `before` or `after` is None where there is none.
 
-    `id` is the server's, None for one to create. `active` is kept as it is: pausing belongs to people.
+    `id` is the server's, None for one to create. Whether it is active is no part of it: pausing belongs to people.
     """
 
     slug: str
@@ -56,7 +56,6 @@ class ScheduleChange:
     after: DesiredSchedule | None
     because: Because
     id: str | None = None
-    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,7 @@ class Change:
     `recreate` replaces the deployment's labels, which Prefect can only do by posting it again: its schedules
     get new ids. `runs_deleted` are the scheduled runs that Prefect drops at the change and `sync` puts back
     as the new schedules have them (late ones as the schedules that stay had them); `runs_kept` stay as they
-    are (late, waiting, made by hand). `held` are the schedules that a `recreate` must post again as they are,
-    because people paused or made them.
+    are (late, waiting, made by hand).
     """
 
     job: str
@@ -77,7 +75,6 @@ class Change:
     deployment_id: str | None = None
     runs_deleted: tuple[RemoteRun, ...] = ()
     runs_kept: tuple[RemoteRun, ...] = ()
-    held: tuple[RemoteSchedule, ...] = ()
 
     @property
     def drift(self) -> bool:
@@ -123,7 +120,7 @@ class Gathered:
 
     `deployments` are those with our tag or one of our names; `flow_names` holds the names of their flows by id,
     where their own label does not say it beyond doubt. `applied` holds this catalog and those that deployments
-    refer to, None for one that is not on this host.
+    refer to, None for one that is not on this host. `owned` names the jobs gone from the catalog that Prefect owns.
     """
 
     deployments: tuple[RemoteDeployment, ...]
@@ -131,6 +128,7 @@ class Gathered:
     pools: Mapping[str, RemotePool | None]
     applied: Mapping[str, Catalog | None]
     state_dir: str
+    owned: frozenset[str] = frozenset()
 
 
 def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prune: bool = False) -> Plan:
@@ -161,7 +159,9 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
             notes.extend(_notes(target, actual, previous))
     for name, deployment in sorted(ours.items()):
         if name not in catalog.jobs and (not wanted or name in wanted):
-            if prune:
+            if prune and name in gathered.owned:
+                conflicts.append(_owned(name))
+            elif prune:
                 changes.append(Change(name, "delete", deployment_id=deployment.id))
             else:
                 notes.append(f"{name}: gone from the catalog and still in Prefect; --prune deletes its deployment")
@@ -198,9 +198,9 @@ def _sort_out(catalog: Catalog, gathered: Gathered) -> tuple[dict[str, RemoteDep
 
 
 def _lost_its_label(deployment: RemoteDeployment, catalog: Catalog, gathered: Gathered) -> bool:
-    """Whether a deployment is ours without its label, and not another catalog's that lost the same."""
+    """Whether a deployment is ours without its label: its digest must lead to what this catalog applied here."""
     previous = _previous(deployment, gathered)
-    return is_ours(deployment, catalog.name) and (previous is None or previous.name == catalog.name)
+    return is_ours(deployment, catalog.name) and previous is not None and previous.name == catalog.name
 
 
 def _must_write(targets: Mapping[str, Desired], gathered: Gathered, digest: str) -> bool:
@@ -243,9 +243,7 @@ def _compare(
     if not fields and not schedules:
         return None
     if any(item.field in _NEEDS_RECREATE for item in fields):
-        gone = {item.slug for item in schedules if item.action == "delete"}
-        held = tuple(item for item in actual.schedules if item.slug is None or item.slug not in gone)
-        return Change(name, "recreate", fields, schedules, actual.id, held=held)
+        return Change(name, "recreate", fields, schedules, actual.id)
     return Change(name, "update", fields, schedules, actual.id)
 
 
@@ -300,9 +298,7 @@ def _schedules(target: Desired, actual: RemoteDeployment, before: Desired | None
         elif canonical(found.schedule) != item.schedule or found.parameters:
             changes.append(_changed(item, found, was.get(slug)))
     changes.extend(
-        ScheduleChange(
-            slug, "delete", canonical(have[slug].schedule), None, "catalog", have[slug].id, have[slug].active
-        )
+        ScheduleChange(slug, "delete", canonical(have[slug].schedule), None, "catalog", have[slug].id)
         for slug in was
         if slug in have and slug not in want
     )
@@ -313,9 +309,7 @@ def _changed(item: DesiredSchedule, found: RemoteSchedule, was: DesiredSchedule 
     now = canonical(found.schedule)
     by_hand = bool(found.parameters) or (was is not None and now != was.schedule)
     before = {**now, "parameters": dict(found.parameters)} if found.parameters else now
-    return ScheduleChange(
-        item.slug, "update", before, item, "by hand" if by_hand else "catalog", found.id, found.active
-    )
+    return ScheduleChange(item.slug, "update", before, item, "by hand" if by_hand else "catalog", found.id)
 
 
 def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) -> Iterable[str]:
@@ -334,6 +328,14 @@ def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) 
             yield f"{name}: schedule {label} {by}; sync leaves it"
         elif not schedule.active:
             yield f"{name}: schedule {label} is paused in Prefect; sync leaves it so"
+
+
+def _owned(name: str) -> Conflict:
+    return Conflict(
+        f"{name}/{name}",
+        "is of a job that Prefect owns: without its deployment nobody would run it",
+        f"hand the job back to its timers first, or remove owners/{name}.json from the state directory if it has none",
+    )
 
 
 def _stranger(deployment: RemoteDeployment, catalog_name: str) -> Conflict:

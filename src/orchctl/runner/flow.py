@@ -29,7 +29,8 @@ from orchctl.core.names import parse_date, parse_instant
 from orchctl.core.names import run_id as run_id_of
 from orchctl.errors import OrchctlError
 from orchctl.runner import guard
-from orchctl.runner.job import Host, Outcome, Request, execute, look_up
+from orchctl.runner.job import execute, look_up
+from orchctl.runner.shapes import Host, Outcome, Request
 
 
 class RunFailed(OrchctlError):

@@ -6,110 +6,29 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orchctl
 from orchctl.core import manifest as manifests_format
 from orchctl.core import slots, templates
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.durations import human
-from orchctl.core.manifest import Identity, Place, RunError
+from orchctl.core.manifest import Identity, RunError
 from orchctl.core.mask import Masker
 from orchctl.core.names import format_instant, run_id
-from orchctl.core.slots import Owner, Verdict
+from orchctl.core.slots import Verdict
 from orchctl.errors import OrchctlError, StateBroken
+from orchctl.runner.gate import Gate
 from orchctl.runner.output import OutputPump
 from orchctl.runner.process import Command, CommandNotStarted, Ended, run_command
+from orchctl.runner.shapes import Host, Outcome, Request
 from orchctl.runner.whole import whole
 
 Log = Callable[[str], None]
-QUEUE_POLL_S = 0.5
-# A worker starts a run up to its prefetch (10 s) before it is due. A timer never fires early, so neither do we;
-# a run that is further ahead was started by a person who did not want to wait.
-EARLY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked for. Instants are UTC.
-
-    `expected_start` is when the flow run was to start; `slot` is None for a run by hand. `game_date` and
-    `as_of` are None where the job's own rule decides. `attempt` counts from 1.
-    """
-
-    job: str
-    digest: str
-    flow_run_id: str
-    expected_start: datetime
-    attempt: int
-    slot: datetime | None
-    trigger: str
-    game_date: date | None = None
-    as_of: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a run. `status` is a final one of the manifest; `unrecorded` is why no manifest says so.
-
-    `tail` is the end of the output, or what a run that only observed would have run; secrets are masked.
-    """
-
-    status: str
-    run_id: str
-    reason: str | None = None
-    exit_code: int | None = None
-    tail: str = ""
-    manifest_path: str | None = None
-    unrecorded: str | None = None
-
-
-class AppliedPort(Protocol):
-    """`adapters.applied.AppliedCatalogs`."""
-
-    def read(self, digest: str) -> Catalog | None: ...  # noqa: D102
-
-
-class OwnersPort(Protocol):
-    """`adapters.owners.Owners`."""
-
-    def read(self, job: str) -> Owner | None: ...  # noqa: D102
-
-
-class ManifestsPort(Protocol):
-    """`adapters.manifests.Manifests`."""
-
-    def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
-    def write(self, manifest: Mapping[str, Any]) -> Path: ...  # noqa: D102
-    def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Host:
-    """Everything outside that a run touches, given by `wiring`.
-
-    `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
-    asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
-    informed (`runner.guard`).
-    """
-
-    applied: AppliedPort
-    owners: OwnersPort
-    claims: Any
-    locks: Any
-    manifests: Callable[[str], ManifestsPort]
-    place: Callable[[], Place]
-    git_sha: Callable[[str], str | None]
-    find_outputs: Callable[[tuple[str, ...], Mapping[str, str], str], list[dict[str, Any]]]
-    environment: Mapping[str, str]
-    later_due: Callable[[datetime], datetime | None] = lambda _slot: None
-    tell: Callable[..., None] = lambda **_facts: None
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-    sleep: Callable[[float], None] = time.sleep
 
 
 def execute(request: Request, host: Host, log: Log) -> Outcome:
@@ -153,56 +72,34 @@ class _Run:
         self.recorded = False
 
     def serve(self) -> Outcome:
-        verdict, slot = slots.RUN, self.request.slot
-        if slot is not None:
-            # Again and again: the clock may be set back while we sleep.
-            while 0 < (ahead := (slot - self.host.now()).total_seconds()) <= EARLY_S:
-                self.host.sleep(ahead)
-            verdict = self._judge(slot)
+        gate = Gate(self.request, self.host, self.job, self.place.pid)
+        try:
+            passed = gate.pass_(self.run_id)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            # A cancel while it waits for its slot or for the lock: a slot it has claimed must not vanish.
+            reason = f"interrupted by {type(error).__name__} before the command began"
+            whole(lambda: self._without_command("cancelled", reason))
+            raise
+        self.run_id = passed.run_id
+        if passed.lock is None:
+            return self._not_run(passed.verdict)
+        try:
+            return self._execute(passed.lock.descriptor)
+        finally:
+            passed.lock.release()
+
+    def _not_run(self, verdict: Verdict) -> Outcome:
+        """Record that nothing ran. A retry that may not run leaves the failure that it was to mend."""
+        if self.request.attempt > 1 and _earlier_attempts(self._directory(), self.request.attempt):
+            reason = f"not tried again: {verdict.reason}"
+            self.log(reason)
+            return self._without_command("failed", reason)
         if verdict.kind == "observe":
             return self._observed(verdict.reason)
-        if verdict.kind == "skip":
-            return self._skipped(verdict.reason)
-        lock = self._lock()
-        if lock is None:
-            return self._skipped(f"the job is locked by {self.host.locks.holder(self.job.name)}")
-        try:
-            return self._execute(lock.descriptor)
-        finally:
-            lock.release()
-
-    def _judge(self, slot: datetime) -> Verdict:
-        """Apply steps 1 to 3 of the slot rule.
-
-        A claim that this flow run already holds comes before the catch-up window: a retry is as late as its
-        delay makes it, and that is not being stale.
-        """
-        verdict = slots.owned(self.job, slot, self.host.owners.read(self.job.name))
-        if verdict.kind != "run":
-            return verdict
-        held = self.host.claims.read(self.job.name, slot)
-        if held is None:
-            now = self.host.now()
-            later = self.host.later_due(slot) if slots.needs_later(self.job, slot, now=now) else None
-            verdict = slots.fresh(self.job, slot, now=now, later_due=later)
-            if verdict.kind != "run":
-                return verdict
-        claim = self.host.claims.take(
-            self.job.name, slot, run_id=self.run_id, flow_run_id=self.request.flow_run_id, at=self.host.now()
-        )
-        if not claim.ours:
-            return Verdict("skip", f"the slot was claimed by run {claim.run_id}")
-        self.run_id = claim.run_id
-        return slots.RUN
-
-    def _lock(self) -> Any | None:
-        """Take the job's lock; with `overlap = "queue"` wait for it, at most as long as a run may last."""
-        deadline = time.monotonic() + (self.job.timeout if self.job.overlap == "queue" else 0)
-        while True:
-            lock = self.host.locks.try_take(self.job.name, run_id=self.run_id, pid=self.place.pid)
-            if lock is not None or time.monotonic() >= deadline:
-                return lock
-            self.host.sleep(QUEUE_POLL_S)
+        self.log(f"skipped: {verdict.reason}")
+        return self._without_command("skipped", verdict.reason)
 
     def _manifest(self, mode: str, at: datetime) -> dict[str, Any]:
         who = Identity(
@@ -236,10 +133,6 @@ class _Run:
         would = f"would have run {argv} in {self.job.working_directory}"
         self.log(f"observing ({reason}): {would}")
         return replace(self._without_command("observed", reason), tail=would)
-
-    def _skipped(self, reason: str | None) -> Outcome:
-        self.log(f"skipped: {reason}")
-        return self._without_command("skipped", reason)
 
     def _without_command(self, status: manifests_format.Status, reason: str | None) -> Outcome:
         now = self.host.now()
@@ -332,6 +225,8 @@ class _Run:
 
     def _judged(self, ended: Ended, pump: OutputPump) -> Outcome:
         tail, error = pump.tail(), None
+        if ended.left_alive:
+            self.log(f"{ended.left_alive} processes of the command could not be killed and may still run")
         if ended.timed_out:
             error = RunError("TimedOut", f"stopped after its time-out of {human(self.job.timeout)}", tail)
         elif ended.signal is not None:
@@ -364,14 +259,16 @@ class _Run:
             reason=reason,
             exit_code=exit_code,
             signal=ended.signal if ended is not None else None,
-            # Somebody waits for the end of what was interrupted, and looking may take long.
-            outputs=[] if status == "cancelled" else self._outputs(),
             error=error,
         )
         path, unrecorded = None, None
         try:
             path = str(self.manifests.write(manifest))
             self.recorded = True
+            # Looking at the outputs may take long: the end is on disk before. Who interrupted the run waits for it.
+            if self.job.outputs and status != "cancelled":
+                manifest = {**manifest, "outputs": self._outputs()}
+                self.manifests.write(manifest)
             self.manifests.append(manifests_format.event(manifests_format.final_event_name(status), manifest, at=now))
         except OrchctlError as problem:
             unrecorded = problem.message

@@ -24,6 +24,8 @@ class SkippedFile(Protocol):
 class Prefect(Protocol):
     """The Prefect API; every method may raise PrefectApiError or NotAllowed. See `adapters/prefect_api.py`."""
 
+    @property
+    def shown(self) -> str: ...  # noqa: D102
     def version(self) -> str: ...  # noqa: D102
     def pool(self, name: str) -> RemotePool | None: ...  # noqa: D102
     def create_pool(self, name: str, *, description: str | None) -> None: ...  # noqa: D102
@@ -84,7 +86,8 @@ class StackHost(Protocol):
     """Server and worker as processes of this host. See `adapters/local_stack.py`."""
 
     def start_server(self, port: int) -> str: ...  # noqa: D102
-    def start_worker(self, pool: str, api_url: str) -> None: ...  # noqa: D102
+    def start_worker(self, pool: str, api_url: str, *, limit: int) -> None: ...  # noqa: D102
+    def worker_name(self, pool: str) -> str: ...  # noqa: D102
     def stop(self, name: str, *, patience_s: float) -> bool: ...  # noqa: D102
     def pid(self, name: str) -> int | None: ...  # noqa: D102
     def names(self) -> tuple[str, ...]: ...  # noqa: D102

@@ -58,9 +58,9 @@ def window_of(day: str | None, since: str | None, *, timezone: str, now: datetim
         return Window(_since(since, zone, now), now + timedelta(seconds=1))
     try:
         on = parse_date(day) if day is not None else now.astimezone(zone).date()
-    except ValueError as error:
+        return Window(_midnight(on, zone), _midnight(on + timedelta(days=1), zone))
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"--date: {error}") from error
-    return Window(_midnight(on, zone), _midnight(on + timedelta(days=1), zone))
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -192,6 +192,14 @@ def new_output(tree: ManifestTree, directory: Path, offsets: dict[Path, int]) ->
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A manifest that was passed over, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reindexed:
     """How many manifests were read and how many events were missing and are there now."""
 
@@ -206,15 +214,22 @@ def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
     read = added = 0
     for tree in trees:
         known: dict[date, set[tuple[str, int, bool]]] = {}
-        for _, data in tree.all_manifests(skipped=skipped):
+        for path, data in tree.all_manifests(skipped=skipped):
             read += 1
-            added += _add_missing(tree, data, known)
+            try:
+                events = list(manifest.events_of(data))
+            except (KeyError, TypeError, ValueError) as error:
+                skipped.append(Passed(str(path), f"its attempts cannot be read: {error!r}"))
+                continue
+            added += _add_missing(tree, events, known)
     return Reindexed(read, added, tuple(skipped))
 
 
-def _add_missing(tree: ManifestTree, data: dict[str, Any], known: dict[date, set[tuple[str, int, bool]]]) -> int:
+def _add_missing(
+    tree: ManifestTree, events: list[tuple[str, dict[str, Any]]], known: dict[date, set[tuple[str, int, bool]]]
+) -> int:
     added = 0
-    for at, event in manifest.events_of(data):
+    for at, event in events:
         day = parse_instant(at).date()
         if day not in known:
             runs = tree.events(day, skipped=[])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from orchctl.errors import OrchctlError, PrefectApiError, PrefectUnreachable
 from orchctl.services.ports import Prefect, StackHost
@@ -13,6 +14,8 @@ SERVER = "server"
 SERVER_PATIENCE_S = 180.0
 EFFECT_PATIENCE_S = 60.0
 WORKER_PATIENCE_S = 90.0
+WORKER_LIMIT = 8
+HEARTBEAT_SLACK = timedelta(seconds=1)
 STOP_PATIENCE_S = 30.0
 _POLL_S = 0.25
 # A deployment of no pool, so that no worker can take its runs; it exists only while `host up` waits.
@@ -22,10 +25,11 @@ PROBE_SCHEDULE = {"interval": 3600.0, "anchor_date": "2020-01-01T00:00:00Z", "ti
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time as the services get it: `monotonic` in seconds, and a way to wait."""
+    """Time as the services get it: `monotonic` in seconds, a way to wait, and `now` in UTC."""
 
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
+    now: Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,14 @@ class Status:
 def up(
     host: StackHost,
     connect: Callable[[str], Prefect],
-    pools: Sequence[str],
+    pools: Mapping[str, int],
     *,
     port: int,
     external_url: str | None,
     clock: Clock,
     say: Callable[[str], None],
 ) -> Status:
-    """Start what is not running and wait until it works. Repeatable.
+    """Start what is not running and wait until it works. Repeatable. `pools` says how many jobs each pool has.
 
     With `external_url` only workers are started, for a server that somebody else keeps. Raises OrchctlError
     with the last lines of the log where something does not come up; what was started stays for a look.
@@ -84,25 +88,34 @@ def up(
     else:
         url, prefect = external_url, connect(external_url)
         prefect.version()
-    for pool in pools:
-        _worker(host, prefect, pool, url, clock, say)
-    return status(host, connect, url, pools, schedules=True if external_url is None else None)
+    for pool, jobs in pools.items():
+        _worker(host, prefect, pool, jobs, url, clock)
+        say(f"worker of pool {pool} is online")
+    return status(host, connect, url, tuple(pools), schedules=True if external_url is None else None)
 
 
-def _worker(host: StackHost, prefect: Prefect, pool: str, url: str, clock: Clock, say: Callable[[str], None]) -> None:
+def _worker(host: StackHost, prefect: Prefect, pool: str, jobs: int, url: str, clock: Clock) -> None:
     name = f"worker-{pool}"
     if prefect.pool(pool) is None:
         prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
+    since = None
     if host.pid(name) is None:
-        host.start_worker(pool, url)
+        # What the server remembers of a worker that is gone must not count for the one that starts now.
+        since = clock.now() - HEARTBEAT_SLACK
+        # Late runs pile up while a worker is down, and each is a process of 200 MB: not all of them at once.
+        host.start_worker(pool, url, limit=max(WORKER_LIMIT, 2 * jobs))
     _wait(
-        lambda: any(worker.online for worker in prefect.workers(pool)),
+        lambda: _polls(host, prefect, pool, since),
         WORKER_PATIENCE_S,
         clock,
         alive=lambda: host.pid(name) is not None,
         failed=lambda: _not_up(host, name, f"the worker of pool {pool} does not poll"),
     )
-    say(f"worker of pool {pool} is online")
+
+
+def _polls(host: StackHost, prefect: Prefect, pool: str, since: datetime | None) -> bool:
+    ours = [worker for worker in prefect.workers(pool) if worker.online and worker.name == host.worker_name(pool)]
+    return any(since is None or (worker.last_heartbeat or since) > since for worker in ours)
 
 
 def _wait_for_server(host: StackHost, prefect: Prefect, clock: Clock) -> None:
@@ -194,19 +207,23 @@ def status(
         version = prefect.version()
     except OrchctlError as error:
         why = error.message
-    detail = f"Prefect {version} at {url}" if version else why
+    detail = f"Prefect {version} at {prefect.shown}" if version else why
     parts = [Part(SERVER, host.pid(SERVER), version is not None, detail, _log(host, SERVER))]
     parts += [_worker_part(host, prefect if version else None, pool) for pool in pools]
-    return Status(url, prefect.ui_url(), version, tuple(parts), schedules)
+    return Status(prefect.shown, prefect.ui_url(), version, tuple(parts), schedules)
 
 
 def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
     name = f"worker-{pool}"
-    online = 0
-    if prefect is not None and prefect.pool(pool) is not None:
-        online = sum(worker.online for worker in prefect.workers(pool))
-    detail = f"{online} online in pool {pool}" if prefect is not None else "the server does not answer"
-    return Part(name, host.pid(name), online > 0, detail, _log(host, name))
+    if prefect is None:
+        return Part(name, host.pid(name), False, "the server does not answer", _log(host, name))
+    workers = prefect.workers(pool) if prefect.pool(pool) is not None else ()
+    online = [worker for worker in workers if worker.online]
+    # The server calls a worker online for a while after it has gone: where it is ours, its process tells more.
+    started_here = name in host.names() and host.pid(name) is None
+    alive = [worker for worker in online if not (started_here and worker.name == host.worker_name(pool))]
+    detail = f"{len(alive)} online in pool {pool}" + ("; its process is gone" if started_here else "")
+    return Part(name, host.pid(name), bool(alive), detail, _log(host, name))
 
 
 def _log(host: StackHost, name: str) -> str | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from orchctl.core import deployments as wanted
 from orchctl.core.catalog import Catalog
 from orchctl.core.deployments import TAG, Desired, digest_of
-from orchctl.core.names import nearest
+from orchctl.core.names import is_name, nearest
 from orchctl.core.plan import Change, Gathered, Plan, patch_fields, plan, split_runs
 from orchctl.core.remote import RemoteDeployment
 from orchctl.errors import GateRefused, Interrupted, OrchctlError, PartialFailure, PrefectApiError, UsageError
@@ -38,12 +38,17 @@ def propose(
     now: datetime,
     only: Collection[str] = (),
     prune: bool = False,
+    owns: Callable[[str], bool] = lambda _job: False,
 ) -> Plan:
     """Return what `sync` would do. Makes no mutating call and writes nothing.
+
+    `owns` says whether Prefect owns a job.
 
     Raises UsageError for a name in `only` that neither the catalog nor (with `prune`) Prefect knows.
     """
     gathered = _gather(catalog, prefect, applied, state_dir=state_dir)
+    gone = {item.name for item in gathered.deployments if item.name not in catalog.jobs}
+    gathered = replace(gathered, owned=frozenset(name for name in gone if is_name(name) and owns(name)))
     _check_names(catalog, gathered.deployments, only)
     found = plan(catalog, gathered, only=only, prune=prune)
     return _with_runs(found, prefect, now)
@@ -168,10 +173,15 @@ def _id(change: Change) -> str:
 
 def _create(change: Change, target: Desired, prefect: Prefect, begun: datetime) -> None:
     """Make a deployment, or make it anew with its labels: schedules that people paused or made stay as they are."""
-    flow = prefect.create_flow(target.job.name)
-    paused = {item.slug for item in change.held if not item.active}
-    schedules = [wanted.schedule_body(item, active=item.slug not in paused) for item in target.schedules]
+    name = target.job.name
+    flow = prefect.create_flow(name)
+    # Looked at now, not when the plan was made: somebody may have paused one since.
+    there = prefect.deployment(name, name) if change.action == "recreate" else None
+    gone = {item.slug for item in change.schedules if item.action == "delete"}
     own = {item.slug for item in target.schedules}
+    held = [item for item in (there.schedules if there is not None else ()) if item.slug not in gone]
+    paused = {item.slug for item in held if not item.active}
+    schedules = [wanted.schedule_body(item, active=item.slug not in paused) for item in target.schedules]
     schedules += [
         {
             "slug": item.slug,
@@ -179,7 +189,7 @@ def _create(change: Change, target: Desired, prefect: Prefect, begun: datetime) 
             "active": item.active,
             "parameters": dict(item.parameters),
         }
-        for item in change.held
+        for item in held
         if item.slug not in own
     ]
     prefect.create_deployment(
@@ -206,9 +216,9 @@ def _update(change: Change, target: Desired, prefect: Prefect, begun: datetime) 
         _schedule_from(change, prefect, start)
     for item in change.schedules:
         if item.action == "update" and item.id is not None and item.after is not None:
-            prefect.update_schedule(deployment, item.id, wanted.schedule_body(item.after, active=item.active))
+            prefect.update_schedule(deployment, item.id, wanted.schedule_body(item.after, active=None))
     new = [
-        wanted.schedule_body(item.after)
+        wanted.schedule_body(item.after, active=True)
         for item in change.schedules
         if item.action == "create" and item.after is not None
     ]

@@ -1,0 +1,110 @@
+"""The slot rule at the start of a run: the slot, owner, catch-up, claim, lock. docs/slot-rule.md has it in words."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchctl.core import slots
+from orchctl.core.catalog import Job
+from orchctl.core.slots import Verdict
+from orchctl.errors import OrchctlError
+from orchctl.runner.shapes import Host, Request
+
+LOCK_POLL_S = 0.5
+# A worker starts a run up to its prefetch (10 s) before it is due. A timer never fires early, so neither do we;
+# a run that is further ahead was started by a person who did not want to wait.
+EARLY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What the gate said. With the verdict `run` the lock is held, else it is None; `run_id` is that of the claim."""
+
+    verdict: Verdict
+    run_id: str
+    lock: Any | None
+
+
+class Gate:
+    """The gate of one run of `job`; `pid` is who will hold the lock."""
+
+    def __init__(self, request: Request, host: Host, job: Job, pid: int) -> None:
+        self.request, self.host, self.job, self._pid = request, host, job, pid
+
+    def pass_(self, run_id: str) -> Passed:
+        """Wait for the slot and apply the rule. Raises OrchctlError where a slot is asked for that is yet to come."""
+        slot, verdict = self.request.slot, slots.RUN
+        if slot is not None:
+            self._wait_for(slot)
+            verdict, run_id = self._judge(slot, run_id)
+            if verdict.kind != "run":
+                return Passed(verdict, run_id, None)
+        lock = self._lock(run_id)
+        if lock is None:
+            holder = self.host.locks.holder(self.job.name)
+            return Passed(Verdict("skip", f"the job is locked by {holder}"), run_id, None)
+        if slot is not None:
+            # Once more: whoever held the lock may have been the last run before a handover.
+            verdict = self._owned(slot)
+            if verdict.kind != "run":
+                lock.release()
+                return Passed(verdict, run_id, None)
+        return Passed(slots.RUN, run_id, lock)
+
+    def _wait_for(self, slot: datetime) -> None:
+        ahead = (slot - self.host.now()).total_seconds()
+        if ahead > EARLY_S and self.request.trigger != "schedule":
+            raise OrchctlError(f"the slot {slot:%Y-%m-%dT%H:%M:%SZ} is yet to come", hint="give a slot that is due")
+        # Again and again: the clock may be set back while we sleep.
+        while 0 < (ahead := (slot - self.host.now()).total_seconds()) <= EARLY_S:
+            self.host.sleep(ahead)
+
+    def _owned(self, slot: datetime) -> Verdict:
+        return slots.owned(self.job, slot, self.host.owners.read(self.job.name))
+
+    def _judge(self, slot: datetime, run_id: str) -> tuple[Verdict, str]:
+        """Apply steps 1 to 3 of the slot rule; return the verdict and the run id that the claim holds.
+
+        A claim that this flow run already holds comes before the catch-up window: a retry is as late as its
+        delay makes it, and that is not being stale.
+        """
+        verdict = self._owned(slot)
+        if verdict.kind != "run":
+            return verdict, run_id
+        if self.host.claims.read(self.job.name, slot) is None:
+            now = self.host.now()
+            later = self.host.later_due(slot) if slots.needs_later(self.job, slot, now=now) else None
+            verdict = slots.fresh(self.job, slot, now=now, later_due=later)
+            if verdict.kind != "run":
+                return verdict, run_id
+        claim = self.host.claims.take(
+            self.job.name, slot, run_id=run_id, flow_run_id=self.request.flow_run_id, at=self.host.now()
+        )
+        if not claim.ours:
+            return Verdict("skip", f"the slot was claimed by run {claim.run_id}"), run_id
+        return slots.RUN, claim.run_id
+
+    def _lock(self, run_id: str) -> Any | None:
+        """Take the job's lock, or None where it stays taken for as long as this run may wait for it."""
+        deadline = time.monotonic() + self._patience_s()
+        while True:
+            lock = self.host.locks.try_take(self.job.name, run_id=run_id, pid=self._pid)
+            if lock is not None or time.monotonic() >= deadline:
+                return lock
+            self.host.sleep(LOCK_POLL_S)
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for the lock, in seconds.
+
+        A queued run and a retry wait as long as a run may last; a late slot, which overlaps nothing at its own
+        time, as long as it may still run. A slot that is on time and finds the job going is skipped.
+        """
+        if self.job.overlap == "queue" or self.request.attempt > 1:
+            return float(self.job.timeout)
+        if self.request.slot is None:
+            return 0.0
+        late = self.host.now() - self.request.slot
+        return max(0.0, self.job.catchup_window - late.total_seconds()) if late > slots.ON_TIME else 0.0

@@ -1,0 +1,93 @@
+"""What a run is asked with, what it gives back, and what it touches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchctl.core.catalog import Catalog
+from orchctl.core.manifest import Place
+from orchctl.core.slots import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. Instants are UTC.
+
+    `expected_start` is when the flow run was to start; `slot` is None for a run by hand. `game_date` and
+    `as_of` are None where the job's own rule decides. `attempt` counts from 1.
+    """
+
+    job: str
+    digest: str
+    flow_run_id: str
+    expected_start: datetime
+    attempt: int
+    slot: datetime | None
+    trigger: str
+    game_date: date | None = None
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run. `status` is a final one of the manifest; `unrecorded` is why no manifest says so.
+
+    `tail` is the end of the output, or what a run that only observed would have run; secrets are masked.
+    """
+
+    status: str
+    run_id: str
+    reason: str | None = None
+    exit_code: int | None = None
+    tail: str = ""
+    manifest_path: str | None = None
+    unrecorded: str | None = None
+
+
+class AppliedPort(Protocol):
+    """`adapters.applied.AppliedCatalogs`."""
+
+    def read(self, digest: str) -> Catalog | None: ...  # noqa: D102
+
+
+class OwnersPort(Protocol):
+    """`adapters.owners.Owners`."""
+
+    def read(self, job: str) -> Owner | None: ...  # noqa: D102
+
+
+class ManifestsPort(Protocol):
+    """`adapters.manifests.Manifests`."""
+
+    def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
+    def write(self, manifest: Mapping[str, Any]) -> Path: ...  # noqa: D102
+    def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Host:
+    """Everything outside that a run touches, given by `wiring`.
+
+    `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
+    asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
+    informed (`runner.guard`).
+    """
+
+    applied: AppliedPort
+    owners: OwnersPort
+    claims: Any
+    locks: Any
+    manifests: Callable[[str], ManifestsPort]
+    place: Callable[[], Place]
+    git_sha: Callable[[str], str | None]
+    find_outputs: Callable[[tuple[str, ...], Mapping[str, str], str], list[dict[str, Any]]]
+    environment: Mapping[str, str]
+    later_due: Callable[[datetime], datetime | None] = lambda _slot: None
+    tell: Callable[..., None] = lambda **_facts: None
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    sleep: Callable[[float], None] = time.sleep

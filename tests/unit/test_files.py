@@ -1,0 +1,74 @@
+"""Durable files: what is believed, what is torn, what a terminal is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchctl.adapters import files
+from orchctl.core.names import visible
+from orchctl.errors import StateBroken
+
+
+def test_a_torn_last_line_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"to')
+    files.append_line(path, b'{"b": 2}\n')
+    assert path.read_bytes() == b'{"a": 1}\n{"to\n{"b": 2}\n'
+
+
+def owner_file(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "job.json"
+    path.write_text('{"since": "2025-12-19T05:00:00Z"}')
+    path.chmod(0o600)
+    return path
+
+
+def test_a_plain_file_of_ours_is_believed(tmp_path: Path) -> None:
+    assert files.read_json(owner_file(tmp_path / "owners")) == {"since": "2025-12-19T05:00:00Z"}
+    assert files.read_json(tmp_path / "owners" / "other.json") is None
+    assert files.read_json(tmp_path / "nowhere" / "other.json") is None
+
+
+def test_a_folder_that_is_a_symlink_is_not(tmp_path: Path) -> None:
+    owner_file(tmp_path / "elsewhere")
+    (tmp_path / "owners").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateBroken, match="cannot look into"):
+        files.read_json(tmp_path / "owners" / "job.json")
+
+
+def test_a_folder_that_others_may_write_is_not(tmp_path: Path) -> None:
+    path = owner_file(tmp_path / "owners")
+    path.parent.chmod(0o777)
+    with pytest.raises(StateBroken, match="may be written by others"):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "symlink"])
+def test_what_is_not_a_plain_file_is_not_and_holds_nobody(tmp_path: Path, kind: str) -> None:
+    path = owner_file(tmp_path / "owners")
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path, 0o600)
+    elif kind == "directory":
+        path.mkdir(0o700)
+    else:
+        path.symlink_to(owner_file(tmp_path / "elsewhere"))
+    with pytest.raises(StateBroken):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain \u00fcn\u00ef text", "plain \u00fcn\u00ef text"),
+        ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
+        ("a\nfake line: no changes", "a\\nfake line: no changes"),
+        ("\x9b31m", "\\x9b31m"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(given: str, shown: str) -> None:
+    assert visible(given) == shown
