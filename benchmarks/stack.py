@@ -63,7 +63,7 @@ def running(options: Options, *, worker: bool, **environment: str) -> Iterator[P
                 )
             yield Place(base, found.api_url, host)
         finally:
-            stack.down(host, options.say)
+            stack.down(host, stack.Clock(time.monotonic, time.sleep, lambda: datetime.now(UTC)), options.say)
 
 
 def write_catalog(

@@ -40,7 +40,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             )
         yield Live(found.api_url, state_dir, host)
     finally:
-        stack.down(host, lambda _: None)
+        stack.down(host, clock(), lambda _: None)
 
 
 @pytest.fixture

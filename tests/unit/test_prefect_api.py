@@ -263,7 +263,7 @@ def test_a_lost_connection_is_unreachable_and_says_why(lost: Exception, words: s
     assert isinstance(error, PrefectUnreachable)
     assert error.message.startswith(f"cannot reach the Prefect API at {URL}: ")
     assert words in error.message
-    assert error.hint == "start it with `orchctl host up`, or set PREFECT_API_URL"
+    assert error.hint == "check PREFECT_API_URL; without it, `orchctl host up` starts a server on this host"
     assert error.__cause__ is lost
 
 

@@ -48,7 +48,10 @@ class DemoStage:
             path.chmod(0o755)
 
     def orchctl(self, *words: str) -> tuple[int, str, str]:
-        """Run `orchctl` in the folder; return its exit code and what it printed to stdout and stderr."""
+        """Run `orchctl` in the folder; return its exit code and what it printed to stdout and stderr.
+
+        Without --json both are in the first, in the order in which a person would have seen them.
+        """
         settings = {
             "ORCHCTL_CONFIG": str(self.root / "config"),
             "ORCHCTL_STATE_DIR": str(self.root / "state"),
@@ -58,12 +61,13 @@ class DemoStage:
             [sys.executable, "-m", "orchctl", *words],
             env={**self._environment, **settings},
             cwd=self.root,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if "--json" in words else subprocess.STDOUT,
             text=True,
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        return done.returncode, done.stdout, done.stderr
+        return done.returncode, done.stdout, done.stderr or ""
 
     def prefect_logs(self, flow_run_id: str) -> Sequence[str]:
         """Return what Prefect keeps of a run's log. The server writes it in batches, so this waits up to 10 s."""

@@ -26,15 +26,19 @@ def held(state_dir: Path, command: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise NotAllowed(f"cannot open {path}: {error.strerror}", hint="see who owns it") from error
+        raise NotAllowed(
+            f"cannot open {path}: {error.strerror}", hint="see who owns it, and whether the file system is read-only"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Locked(f"{_holder(descriptor)} is at work on this host", hint="wait until it has ended") from error
         record = {"pid": os.getpid(), "command": command, "started_at": format_instant(datetime.now(UTC))}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        # A full disk must not keep anybody from stopping what runs: then the holder is only not named.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(record).encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -155,6 +155,15 @@ class LocalStack:
         found = sorted(path.stem for path in self._directory.glob("*.json")) if self._directory.is_dir() else []
         return tuple(sorted(found, key=lambda name: name != SERVER))
 
+    def guards(self) -> int:
+        """Return how many guards of runs of this state directory are at work."""
+        mark, found = f"ORCHCTL_STATE_DIR={self._state_dir}".encode(), 0
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if b"orchctl.runner.guard" in (path / "cmdline").read_bytes():
+                    found += mark in (path / "environ").read_bytes().split(b"\0")
+        return found
+
     def api_url(self) -> str | None:
         """Return the address of the server that was started here and not stopped, None where there is none."""
         record = files.read_json(self._record(SERVER))

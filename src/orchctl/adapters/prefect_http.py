@@ -206,7 +206,7 @@ class PrefectHttp:
         self._sleep(delay if told is None else min(told, _RETRY_AFTER_CAP))
 
     def _lost(self, exc: httpx.TransportError, *, repeatable: bool) -> PrefectUnreachable:
-        hint = "start it with `orchctl host up`, or set PREFECT_API_URL"
+        hint = "check PREFECT_API_URL; without it, `orchctl host up` starts a server on this host"
         if _in_chain(exc, ssl.SSLError):
             hint = "check that PREFECT_API_URL should be https, and PREFECT_API_SSL_CERT_FILE"
         elif not repeatable and not isinstance(exc, _NEVER_SENT):
@@ -250,7 +250,7 @@ class PrefectHttp:
             return PrefectUnreachable(
                 f"the Prefect API at {shown} is up but busy (HTTP {status})", hint=hint or "try again later"
             )
-        if status == 405 or (status < 500 and (data is None or _route_missing(data))):
+        if status in {405, 501} or (status < 500 and (data is None or _route_missing(data))):
             return self.foreign(f"{one_line(call)} is unknown there (HTTP {status})")
         if 400 <= status < 500:
             return PrefectRejected(f"the Prefect API refused {one_line(call)} (HTTP {status}): {detail}", status=status)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchctl.cli import render, run_views
-from orchctl.errors import ExitCode
+from orchctl.errors import ExitCode, Interrupted
 from orchctl.wiring import App
 
 group = typer.Typer(
@@ -39,16 +39,20 @@ def up(
     named = app.settings.api_url
     external = named if named is not None and named != app.stack.api_url() else None
     clock = stack.Clock(time.monotonic, time.sleep, app.now)
-    with app.exclusive("host up"):
-        status = stack.up(
-            app.stack,
-            app.connect,
-            app.pool_sizes,
-            port=port,
-            external_url=external,
-            clock=clock,
-            say=render.note,
-        )
+    try:
+        with app.exclusive("host up"):
+            status = stack.up(
+                app.stack,
+                app.connect,
+                app.pool_sizes,
+                port=port,
+                external_url=external,
+                clock=clock,
+                say=render.note,
+            )
+    except KeyboardInterrupt as interruption:
+        hint = "`orchctl host up` goes on with it, `orchctl host status` shows it, `orchctl host down` stops it"
+        raise Interrupted("interrupted; what was started is left running", hint=hint) from interruption
     run_views.stack(status, app.settings, command="host up")
 
 
@@ -59,7 +63,7 @@ def down(ctx: typer.Context) -> None:
 
     app: App = ctx.obj
     with app.exclusive("host down"):
-        stopped = stack.down(app.stack, render.note)
+        stopped = stack.down(app.stack, stack.Clock(time.monotonic, time.sleep, app.now), render.note)
     run_views.stack_down(stopped, app.settings)
 
 

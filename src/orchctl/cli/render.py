@@ -214,11 +214,14 @@ def counter(total: int, word: str, settings: Settings) -> Iterator[Callable[[], 
 def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
     """Show a line that changes below output that grows; off a terminal only the output is written."""
     shown = sys.stderr.isatty() and not settings.as_json
+    unfinished = False
 
     def show(text: str, output: bytes) -> None:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        nonlocal unfinished
         if output:
+            unfinished = not output.endswith(b"\n")
             stream = sys.stderr if settings.as_json else sys.stdout
             stream.buffer.write(_tame(output, stream))
             stream.buffer.flush()
@@ -231,6 +234,8 @@ def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
     finally:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if unfinished:
+            note("")
 
 
 def close_stdout() -> None:

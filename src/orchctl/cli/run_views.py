@@ -284,7 +284,13 @@ def stack(found: Status, settings: Settings, *, command: str) -> None:
 
     def text() -> None:
         for part in found.parts:
-            pid = f"pid {part.pid}" if part.pid is not None else "no process of this host" if part.ok else "not running"
+            pid = (
+                f"pid {part.pid}"
+                if part.pid is not None
+                else "not started from this state directory"
+                if part.ok
+                else "not running"
+            )
             render.line(f"{'ok' if part.ok else 'DOWN':<5}{part.name}: {part.detail} ({pid})")
         render.line(f"ui   {found.ui_url}")
 

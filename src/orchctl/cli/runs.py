@@ -16,6 +16,7 @@ group = typer.Typer(
     help="List what ran; show one run, or its log.",
     no_args_is_help=False,
 )
+BEGIN_PATIENCE_S = 300.0
 RunRef = Annotated[
     str, typer.Argument(metavar="RUN", help="A run id, or a part that is unique today.", show_default=False)
 ]
@@ -89,7 +90,13 @@ def logs(
     from orchctl.services import runs as service
 
     app: App = ctx.obj
-    tree, found = service.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
+    tree, found = service.wait_for(
+        lambda: service.find(app.trees, run, timezone=app.catalog.timezone, now=app.now()),
+        run,
+        sleep=time.sleep,
+        say=render.note,
+        patience_s=BEGIN_PATIENCE_S if follow else 0.0,
+    )
     render.raw(service.log_chunks(tree, found, follow=follow, sleep=time.sleep))
 
 

@@ -12,6 +12,7 @@ from orchctl.core.deployments import (
     LABEL_CATALOG,
     LABEL_JOB,
     MANAGED,
+    STATE_DIR_VARIABLE,
     Desired,
     DesiredSchedule,
     desired,
@@ -314,6 +315,9 @@ def _changed(item: DesiredSchedule, found: RemoteSchedule, was: DesiredSchedule 
 
 def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) -> Iterable[str]:
     name = target.job.name
+    there = (actual.job_variables.get("env") or {}).get(STATE_DIR_VARIABLE)
+    if there not in {None, target.fields["job_variables"]["env"][STATE_DIR_VARIABLE]}:
+        yield f"{name}: was synced with the state directory {there}; a sync from here points its runs to this one"
     if actual.paused:
         yield f"{name}: the deployment is paused in Prefect; sync leaves it so"
     known = {item.slug for item in target.schedules}

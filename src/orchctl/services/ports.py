@@ -91,6 +91,7 @@ class StackHost(Protocol):
     def stop(self, name: str, *, patience_s: float) -> bool: ...  # noqa: D102
     def pid(self, name: str) -> int | None: ...  # noqa: D102
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
+    def guards(self) -> int: ...  # noqa: D102
     def api_url(self) -> str | None: ...  # noqa: D102
     def log_path(self, name: str) -> Path: ...  # noqa: D102
     def log_tail(self, name: str) -> str: ...  # noqa: D102

@@ -130,7 +130,8 @@ def find(trees: Sequence[ManifestTree], reference: str, *, timezone: str, now: d
             run = tree.find(reference, skipped=skipped)
             if run is not None:
                 return tree, tree.current(run, skipped=skipped) if run.status == "running" else run
-        raise UsageError(f"there is no run {reference}", hint="see `orchctl runs --since 7d`")
+        hint = "one that was just asked for shows once a worker has begun it; for others see `orchctl runs --since 7d`"
+        raise UsageError(f"there is no run {reference}", hint=hint)
     window = Window(window_of(None, "1d", timezone=timezone, now=now).start, now + timedelta(seconds=1))
     matches = [
         (tree, run)
@@ -144,6 +145,28 @@ def find(trees: Sequence[ManifestTree], reference: str, *, timezone: str, now: d
         reason = f"{len(matches)} runs: {several}" if matches else "no run of the last day"
         raise UsageError(f"{shown!r} names {reason}", hint="give the whole run id, as `orchctl runs` prints it")
     return matches[0]
+
+
+def wait_for(
+    look: Callable[[], tuple[ManifestTree, Run]],
+    reference: str,
+    *,
+    sleep: Callable[[float], None],
+    say: Callable[[str], None],
+    patience_s: float,
+) -> tuple[ManifestTree, Run]:
+    """Return what `look` finds, waiting where a whole run id is not there yet: a worker takes seconds to begin."""
+    waited = 0.0
+    while True:
+        try:
+            return look()
+        except UsageError:
+            if not is_run_id(reference) or waited >= patience_s:
+                raise
+        if not waited:
+            say(f"waiting for run {reference} to begin")
+        sleep(FOLLOW_POLL_S)
+        waited += FOLLOW_POLL_S
 
 
 def show(tree: ManifestTree, run: Run, run_url: Callable[[str], str]) -> Shown:

@@ -182,10 +182,17 @@ def _not_up(host: StackHost, name: str, what: str) -> OrchctlError:
     return OrchctlError(f"{what}; {state}" + (f"\n{tail}" if tail else ""), hint=f"its log: {host.log_path(name)}")
 
 
-def down(host: StackHost, say: Callable[[str], None]) -> tuple[str, ...]:
-    """Stop workers, then the server. Repeatable. Returns the names of what was running."""
+def down(host: StackHost, clock: Clock, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Stop workers and what they run, then the server. Repeatable. Returns the names of what was running."""
     stopped = []
     for name in sorted(host.names(), key=lambda name: name == SERVER):
+        if name == SERVER:
+            # The guards of interrupted runs end their commands and tell the server: it must still be there.
+            deadline = clock.monotonic() + STOP_PATIENCE_S
+            if host.guards():
+                say(f"waiting for {host.guards()} interrupted runs to end")
+            while host.guards() and clock.monotonic() < deadline:
+                clock.sleep(_POLL_S)
         if host.stop(name, patience_s=STOP_PATIENCE_S):
             stopped.append(name)
             say(f"{name} stopped")
@@ -208,7 +215,16 @@ def status(
     except OrchctlError as error:
         why = error.message
     detail = f"Prefect {version} at {prefect.shown}" if version else why
-    parts = [Part(SERVER, host.pid(SERVER), version is not None, detail, _log(host, SERVER))]
+    ours = url == host.api_url()
+    parts = [
+        Part(
+            SERVER,
+            host.pid(SERVER) if ours else None,
+            version is not None,
+            detail,
+            _log(host, SERVER) if ours else None,
+        )
+    ]
     parts += [_worker_part(host, prefect if version else None, pool) for pool in pools]
     return Status(prefect.shown, prefect.ui_url(), version, tuple(parts), schedules)
 
