@@ -35,12 +35,10 @@ def test_late_slots_pile_up_while_the_worker_is_down(live: Live, project: Projec
                 "command": [note],
                 "schedules": [job],
                 "catchup": job,
-                "overlap": "queue",
                 "work_pool": worker.pool,
             }
         project.write()
         project.orchctl("sync")
-        live_runs.patch(live, *due, concurrency_limit=None)
         with live.api() as api:
             for job in due:
                 api.schedule_from(live_runs.deployment_of(live, job).id, newest - timedelta(minutes=6))

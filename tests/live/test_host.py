@@ -87,9 +87,18 @@ def test_a_pid_that_was_given_to_somebody_else_is_not_ours(alone: Project) -> No
 
 def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "orchctl", "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    # A test run in the background of a script ignores SIGINT, and its children with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "orchctl", "demo"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("$ orchctl host up") or "A Prefect server and a worker" in line:

@@ -86,7 +86,6 @@ MORE_FIELDS: dict[str, tuple[str, Callable[[Site], None]]] = {
         "parameters",
         lambda here: here.patch(JOB, parameters=parameters(here, digest="sha256:" + "0" * 64)),
     ),
-    "no limit": ("concurrency_limit", lambda here: here.patch(JOB, concurrency_limit=None)),
     "no pool": ("work_pool", lambda here: here.patch(JOB, work_pool_name=None)),
     "one more variable": (
         "job_variables",

@@ -19,7 +19,6 @@ class AppliedCatalogs:
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "applied"
-        self._known: dict[str, Catalog] = {}
 
     def read(self, digest: str) -> Catalog | None:
         """Return the catalog with `digest`, None where it is not on this host.
@@ -27,8 +26,6 @@ class AppliedCatalogs:
         Raises StateBroken where the file is not what `sync` wrote: its content must have the digest that
         its name says.
         """
-        if digest in self._known:  # its content cannot change: the digest names it
-            return self._known[digest]
         match = _DIGEST.match(digest)
         if match is None:
             return None
@@ -42,7 +39,6 @@ class AppliedCatalogs:
             raise StateBroken(f"{path} is not a catalog", hint="run `orchctl sync`, which writes it anew") from error
         if catalog.digest != digest:
             raise StateBroken(f"{path} was changed after it was applied", hint="delete it and run `orchctl sync`")
-        self._known[digest] = catalog
         return catalog
 
     def write(self, catalog: Catalog) -> Path:

@@ -45,14 +45,15 @@ def run_job(job: str, digest: str, game_date: str = "", run_as_of_ts: str = "", 
         request = _request(run, job, digest, game_date, run_as_of_ts, slot)
         host = wiring.runner_host(Host, later_due=lambda due: _later_due(client, run, due))
         host = replace(host, environment=_without_workspace(host.environment))
-        _, found = look_up(request, host)
+        found = look_up(request, host)
+        _, asked = found
         # Prefect has no field for retries on a deployment: each run is told how often it may be tried again.
-        policy = FlowRunPolicy(retries=found.retries, retry_delay=found.retry_delay)
+        policy = FlowRunPolicy(retries=asked.retries, retry_delay=asked.retry_delay)
         name = run_id_of(request.expected_start, request.flow_run_id)
         client.update_flow_run(run.id, empirical_policy=policy, name=name)
     logger = get_run_logger()
     with guard.watching(request.flow_run_id) as tell:
-        outcome = execute(request, replace(host, tell=tell), lambda line: logger.info("%s", line))
+        outcome = execute(request, replace(host, tell=tell), lambda line: logger.info("%s", line), found)
     return _state(job, outcome)
 
 

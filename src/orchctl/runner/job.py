@@ -31,14 +31,15 @@ from orchctl.runner.whole import whole
 Log = Callable[[str], None]
 
 
-def execute(request: Request, host: Host, log: Log) -> Outcome:
+def execute(request: Request, host: Host, log: Log, found: tuple[Catalog, Job] | None = None) -> Outcome:
     """Serve a request: look the job up, apply the slot rule, run the command, leave a manifest.
 
-    Raises StateBroken where the job is not in the applied catalog (nothing is run and no manifest can be
-    written), OrchctlError where the run could not be recorded before it began. A failing command is no
-    exception: it is an Outcome. Whatever interrupts the run (SIGTERM) is raised again after the end is on disk.
+    `found` is what `look_up` returned, where the caller has asked already. Raises StateBroken where the job is not
+    in the applied catalog (nothing is run and no manifest can be written), OrchctlError where the run could not be
+    recorded before it began. A failing command is no exception: it is an Outcome. Whatever interrupts the run
+    (SIGTERM) is raised again after the end is on disk.
     """
-    catalog, job = look_up(request, host)
+    catalog, job = found or look_up(request, host)
     return _Run(request, host, log, catalog, job).serve()
 
 
