@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchctl.adapters import host_facts
-from orchctl.adapters.manifests import Manifests, Skipped
+from orchctl.adapters.manifests import Manifests
 from orchctl.core import manifest as form
-from orchctl.core.manifest import Identity, Place, Run, RunError
+from orchctl.core.manifest import Identity, Place, Run, RunError, Skipped
 from orchctl.core.names import run_id
 from orchctl.core.remote import RemoteRun
 from orchctl.errors import UsageError

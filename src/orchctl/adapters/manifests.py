@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import files, host_facts
-from orchctl.core.manifest import Run, fold, run_of_event, run_of_manifest
+from orchctl.core.manifest import Run, Skipped, fold, run_of_event, run_of_manifest
 from orchctl.core.names import is_dotted_name, run_instant
 
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file or line that was passed over, and why."""
-
-    path: str
-    reason: str
 
 
 class Manifests:

@@ -54,6 +54,14 @@ class RunError:
     snippet: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A manifest, or a line of events, that was passed over, and why."""
+
+    path: str
+    reason: str
+
+
 def started(who: Identity, place: Place, environment: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     """Return the manifest of a run that starts `at`: status `running`."""
     return {

@@ -8,17 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchctl.core.catalog import Catalog
-from orchctl.core.manifest import Run
+from orchctl.core.manifest import Run, Skipped
 from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteWorker
-
-
-class SkippedFile(Protocol):
-    """A file or line that was passed over, and why."""
-
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def reason(self) -> str: ...  # noqa: D102
 
 
 class Prefect(Protocol):
@@ -70,11 +61,11 @@ class ManifestTree(Protocol):
 
     data_root: str
 
-    def events(self, day: date, *, skipped: list[Any]) -> Iterator[Run]: ...  # noqa: D102
-    def current(self, run: Run, *, skipped: list[Any]) -> Run: ...  # noqa: D102
-    def find(self, run_id: str, *, skipped: list[Any]) -> Run | None: ...  # noqa: D102
+    def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]: ...  # noqa: D102
+    def current(self, run: Run, *, skipped: list[Skipped]) -> Run: ...  # noqa: D102
+    def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None: ...  # noqa: D102
     def read(self, run: Run) -> dict[str, Any] | None: ...  # noqa: D102
-    def all_manifests(self, *, skipped: list[Any]) -> Iterator[tuple[Path, dict[str, Any]]]: ...  # noqa: D102
+    def all_manifests(self, *, skipped: list[Skipped]) -> Iterator[tuple[Path, dict[str, Any]]]: ...  # noqa: D102
     def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102
     def logs_in(self, directory: Path) -> list[Path]: ...  # noqa: D102
     def read_log(self, path: Path, offset: int) -> bytes: ...  # noqa: D102

@@ -12,10 +12,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from orchctl.core import durations, manifest
-from orchctl.core.manifest import Run
+from orchctl.core.manifest import Run, Skipped
 from orchctl.core.names import is_run_id, parse_date, parse_instant
 from orchctl.errors import OrchctlError, UsageError
-from orchctl.services.ports import ManifestTree, SkippedFile
+from orchctl.services.ports import ManifestTree
 
 FOLLOW_POLL_S = 0.3
 
@@ -43,7 +43,7 @@ class Listing:
     runs: tuple[Run, ...]
     totals: dict[str, int]
     hidden: int
-    skipped: tuple[SkippedFile, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def window_of(day: str | None, since: str | None, *, timezone: str, now: datetime) -> Window:
@@ -87,7 +87,7 @@ def listing(
     limit: int | None = None,
 ) -> Listing:
     """Return the runs that started in `window`; those shown as running are looked at one by one."""
-    skipped: list[Any] = []
+    skipped: list[Skipped] = []
     found: list[Run] = []
     for tree in trees:
         newest = manifest.fold(run for day in window.utc_dates() for run in tree.events(day, skipped=skipped))
@@ -124,7 +124,7 @@ def find(trees: Sequence[ManifestTree], reference: str, *, timezone: str, now: d
 
     Raises UsageError where it names none or several.
     """
-    skipped: list[Any] = []
+    skipped: list[Skipped] = []
     if is_run_id(reference):
         for tree in trees:
             run = tree.find(reference, skipped=skipped)
@@ -195,7 +195,7 @@ def log_chunks(
     sleep: Callable[[float], None],
 ) -> Iterator[bytes]:
     """Yield the log of a run, every attempt's; with `follow` until the run has ended."""
-    skipped: list[Any] = []
+    skipped: list[Skipped] = []
     offsets: dict[Path, int] = {}
     while True:
         # Asked before the read: what was written before the end is then surely read after it.
@@ -215,25 +215,17 @@ def new_output(tree: ManifestTree, directory: Path, offsets: dict[Path, int]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """A manifest that was passed over, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Reindexed:
     """How many manifests were read and how many events were missing and are there now."""
 
     manifests: int
     added: int
-    skipped: tuple[SkippedFile, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
     """Add to the events what the manifests know and the events do not. Reads all history. Repeatable."""
-    skipped: list[Any] = []
+    skipped: list[Skipped] = []
     read = added = 0
     for tree in trees:
         known: dict[date, set[tuple[str, int, bool]]] = {}
@@ -242,7 +234,7 @@ def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
             try:
                 events = list(manifest.events_of(data))
             except (KeyError, TypeError, ValueError) as error:
-                skipped.append(Passed(str(path), f"its attempts cannot be read: {error!r}"))
+                skipped.append(Skipped(str(path), f"its attempts cannot be read: {error!r}"))
                 continue
             added += _add_missing(tree, events, known)
     return Reindexed(read, added, tuple(skipped))
