@@ -176,7 +176,7 @@ def batch(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batc
                 "retries": 1,
                 "retry_delay": "1s",
             },
-            "crowded": {"command": [project.script("nap.sh", "sleep 3")]},
+            "crowded": {"command": [project.script("nap.sh", CROWDED)]},
             "same": {"command": [project.script("once.sh", "echo x >> once; sleep 2")], "overlap": "queue"},
             "watched": {
                 "command": ["scripts/leak.sh", f"https://me:{URL_PASSWORD}@feed.example/x"],
@@ -198,6 +198,14 @@ def batch(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batc
         yield Batch(project, {name: live_runs.finished(live, run.id, within=90) for name, run in asked.items()}, peak)
 
 
+# It goes on until the other run of the job has left its record.
+CROWDED = """
+for _ in $(seq 300); do
+  [ "$(ls data/manifests/crowded/*/*/manifest.json | wc -l)" -ge 2 ] && exit
+  sleep 0.2
+done
+exit 1
+"""
 BAD: dict[str, dict[str, str]] = {
     "job": {"job": "../../etc/passwd"},
     "digest": {"digest": "sha256:" + "0" * 64},
