@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchctl.cli import render, run_views
 from orchctl.errors import ExitCode, Interrupted
 from orchctl.wiring import App
+
+if TYPE_CHECKING:
+    from orchctl.services.stack import Clock
 
 group = typer.Typer(
     rich_markup_mode=None, help="A local Prefect server and worker in the background.", no_args_is_help=True
@@ -38,7 +41,7 @@ def up(
     app: App = ctx.obj
     named = app.settings.api_url
     external = named if named is not None and named != app.stack.api_url() else None
-    clock = stack.Clock(time.monotonic, time.sleep, app.now)
+    clock = _clock(app)
     try:
         with app.exclusive("host up"):
             status = stack.up(
@@ -63,7 +66,7 @@ def down(ctx: typer.Context) -> None:
 
     app: App = ctx.obj
     with app.exclusive("host down"):
-        stopped = stack.down(app.stack, stack.Clock(time.monotonic, time.sleep, app.now), render.note)
+        stopped = stack.down(app.stack, _clock(app), render.note)
     run_views.stack_down(stopped, app.settings)
 
 
@@ -77,3 +80,9 @@ def status(ctx: typer.Context) -> None:
     run_views.stack(found, app.settings, command="host status")
     if not found.ok:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _clock(app: App) -> Clock:
+    from orchctl.services import stack
+
+    return stack.Clock(time.monotonic, time.sleep, app.now)
