@@ -12,12 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks import box
 from benchmarks.harness import Options, Report, alternate, clean_env, folder, ms, short, span_ms
 from benchmarks.sampler import Sampler, Seen, on_cpu, wait_for_lines
 from benchmarks.stack import POOL, Place, running, write_catalog
 from orchctl import wiring
-from orchctl.adapters import toml_files
+from orchctl.adapters import sandbox, toml_files
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.runner.job import execute, look_up
 from orchctl.runner.shapes import Host, Request
@@ -133,26 +132,25 @@ def _late(stamp: str, slot: str) -> float:
 
 def _systemd(report: Report, options: Options) -> None:
     """Let a systemd of our own start the same script every two seconds."""
-    reason = box.why_not()
+    reason = sandbox.why_not()
     if reason is not None:
         report.notes.append(f"The comparison with systemd is left out: {reason}.")
         return
     starts = 60 if options.full else 20
     options.say(f"booting a systemd for {starts} slots of 2 s")
-    with folder() as base, box.booted(base) as booted:
-        _script(booted.share)
+    with folder() as base, folder() as share, sandbox.booted(base, [share]) as booted:
+        _script(share)
         units = {
-            "bench.service": "[Service]\nType=oneshot\nExecStart=/box/script.sh /box/times\n",
+            "bench.service": f"[Service]\nType=oneshot\nExecStart={share}/script.sh {share}/times\n",
             "bench.timer": "[Timer]\nOnCalendar=*-*-* *:*:0/2\nAccuracySec=1us\n",
         }
         for name, text in units.items():
-            (booted.share / name).write_text(text)
-            booted.run("cp", f"/box/{name}", f"/run/systemd/system/{name}")
+            booted.write(f"/run/systemd/system/{name}", text)
         booted.run("systemctl", "daemon-reload")
         booted.run("systemctl", "start", "bench.timer")
-        wait_for_lines(booted.share / "times", 1, within=30)
+        wait_for_lines(share / "times", 1, within=30)
         before = on_cpu(booted.init)
-        lines = wait_for_lines(booted.share / "times", starts + 1, within=starts * 4)
+        lines = wait_for_lines(share / "times", starts + 1, within=starts * 4)
         used = (on_cpu(booted.init) - before) / starts
     late = [float(words[0]) % 2 for words in lines[1:]]
     report.row(SYSTEMD, span_ms(late), f"PID 1: {short(used * 1000)} ms", "", "0")

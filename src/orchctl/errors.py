@@ -13,6 +13,7 @@ Law of this layer: it imports nothing of the project.
     ├── PrefectApiError          1   the server answered with an error
     │   ├── PrefectUnreachable  13   it did not answer, or not with an answer of Prefect's
     │   └── PrefectRejected      1   it refused this request (a 4xx); `status` holds which
+    ├── SystemdUnavailable       1   no systemd answers
     ├── StateBroken             14   a file under the state directory cannot be believed
     └── Interrupted            130   Ctrl-C
 
@@ -47,7 +48,10 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "failed; the message says what",
     ExitCode.USAGE: "wrong usage: an unknown command, option, job or run, or a value that cannot be read",
-    ExitCode.CHANGES: "changes pending or drift (`plan`, `sync --dry-run`)",
+    ExitCode.CHANGES: (
+        "changes pending, drift or a difference (`plan`, `sync --dry-run`, `status --check`, `schedule compare`, "
+        "`runs audit`)"
+    ),
     ExitCode.PARTIAL: "some of many failed; the message says what was done",
     ExitCode.REFUSED: "refused: a gate does not hold, a name is taken, or a question could not be asked",
     ExitCode.CATALOG: "the catalog is invalid; every problem is listed",
@@ -169,6 +173,16 @@ class PrefectRejected(PrefectApiError):
     def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class SystemdUnavailable(OrchctlError):
+    """No systemd answers. `absent`: certainly none runs (no service of it can be active), not merely no answer."""
+
+    code = "systemd-unavailable"
+
+    def __init__(self, message: str, *, hint: str | None = None, absent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.absent = absent
 
 
 class StateBroken(OrchctlError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchctl.adapters.local_stack import LocalStack
     from orchctl.adapters.manifests import Manifests
     from orchctl.adapters.prefect_api import PrefectApi
+    from orchctl.adapters.systemd import Systemd
     from orchctl.core.catalog import Catalog
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
@@ -114,6 +115,20 @@ class App:
         from orchctl.adapters import host_lock
 
         return host_lock.held(self.settings.state_dir, command)
+
+    @cached_property
+    def systemd(self) -> Systemd:
+        """The systemds of this host. Under sudo, "the user's" is that of who called sudo."""
+        from orchctl.adapters.systemd import Systemd
+
+        return Systemd(self._environment, self._environment.get("SUDO_USER") or None)
+
+    @cached_property
+    def host_zone(self) -> str:
+        """The time zone of this host, which is that of its timers and crontabs."""
+        from orchctl.adapters import host_facts
+
+        return host_facts.timezone()
 
     @cached_property
     def stack(self) -> LocalStack:

@@ -29,7 +29,7 @@ UNKNOWN_KEYS: list[Row] = [
     ('name = "tests"', 'timezone = "UTC"', "2 timezone", "unknown key", "allowed: defaults, jobs, name, version"),
     ('timeout = "1h"', 'time_out = "1h"', "8 [defaults] time_out", "unknown key", 'did you mean "timeout"?'),
     (RETRIES, "retry = 1\n", "15 [jobs.score] retry", "unknown key", 'did you mean "retries"?'),
-    (RETRIES, "zzz = 1\n", "15 [jobs.score] zzz", "unknown key", "allowed: asset, catchup, catchup_window, command"),
+    (RETRIES, "zzz = 1\n", "15 [jobs.score] zzz", "unknown key", "allowed: accept_cadence, asset, catchup,"),
     (RETRIES, '"a b" = 1\n', '15 [jobs.score] "a b"', "unknown key", "allowed: "),
     ("within =", "withn =", "25 [jobs.score] gates.withn", "unknown key", 'did you mean "within"?'),
     ("scope =", "scop =", "18 [jobs.score] legacy[0].scop", "unknown key", 'did you mean "scope"?'),

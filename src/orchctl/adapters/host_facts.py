@@ -26,6 +26,17 @@ def boot_id() -> str:
         return ""
 
 
+def timezone() -> str:
+    """Return this host's zone as systemd and cron take it: the IANA name of /etc/localtime, "UTC" where unknown."""
+    try:
+        target = os.path.realpath("/etc/localtime")
+        if "/zoneinfo/" in target:
+            return target.partition("/zoneinfo/")[2].removeprefix("posix/").removeprefix("right/")
+        return Path("/etc/timezone").read_text().strip() or "UTC"
+    except OSError:
+        return "UTC"
+
+
 def started_ticks(pid: int) -> int | None:
     """Return when `pid` started, in clock ticks after boot; None where there is no such process, or a zombie."""
     try:

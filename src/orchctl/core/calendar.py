@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -164,3 +166,21 @@ def _cron(numbers: frozenset[int] | None, lowest: int, highest: int) -> str:
         if number is not None:
             start = previous = number
     return ",".join(parts)
+
+
+def instants(expression: str, timezone: str, start: datetime, end: datetime) -> list[int]:
+    """Return systemd's own instants (epoch seconds) from `start` up to, and without, `end`, sorted.
+
+    `timezone` is the zone where the expression names none. Raises ValueError where it is not one of systemd's.
+    """
+    from oncalendar import OnCalendarError, TzIterator
+
+    try:
+        found = []
+        for moment in TzIterator(expression, datetime.fromtimestamp(start.timestamp() - 1, ZoneInfo(timezone))):
+            if moment.timestamp() >= end.timestamp():
+                break
+            found.append(int(moment.timestamp()))
+        return found
+    except OnCalendarError as error:
+        raise ValueError(str(error)) from error

@@ -80,6 +80,10 @@ def _absolute(text: str) -> str:
     return text.rstrip("/") or "/"
 
 
+def _env_file(text: str) -> str:
+    return ("-" if text.startswith("-") else "") + _absolute(text.removeprefix("-"))
+
+
 def _program(argv: tuple[str, ...]) -> tuple[str, ...]:
     if not argv or not argv[0].strip():
         raise ValueError("names no program")
@@ -139,6 +143,10 @@ Expressions = Annotated[
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]
+EnvFiles = Annotated[
+    tuple[Annotated[str, AfterValidator(_env_file), WithJsonSchema({"type": "string", "pattern": "^-?/"})], ...],
+    Field(strict=False),
+]
 FormatVersion = Annotated[Literal[1], BeforeValidator(_not_bool)]
 Anchor = Annotated[str | None, BeforeValidator(_anchor), WithJsonSchema({"type": "string", "format": "date-time"})]
 
@@ -155,7 +163,9 @@ class TimerTrigger(_Table):
     timer: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,248}\.timer$")]
     """The timer's unit name; it may not begin like an option."""
     scope: Literal["system", "user"] = "system"
-    """Whose manager holds it."""
+    """Which manager holds it: the system's, or a user's."""
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*\$?$")] | None = None
+    """Whose manager, for scope user; default: that of who runs orchctl or the worker."""
 
 
 class CronTrigger(_Table):
@@ -164,7 +174,11 @@ class CronTrigger(_Table):
     cron: Annotated[str, Field(min_length=1, pattern=r"^[^\n\x00]+$")]
     """The whole line, exactly as it stands in the crontab."""
     user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*\$?$")]
-    """Whose crontab."""
+    """Whose crontab; for a line of a file, whom the line names."""
+    file: AbsolutePath | None = None
+    """The file that holds the line (/etc/crontab, /etc/cron.d/…); default: the user's own crontab."""
+    timezone: Text | None = None
+    """The zone of the line (cronie's CRON_TZ); default: the host's."""
 
 
 Trigger = Annotated[
@@ -193,6 +207,11 @@ class JobTable(_Table):
     """The program and its arguments: an argv, never a shell line."""
     dry_run_command: Argv | None = None
     """What observe mode may run instead."""
+    env_files: EnvFiles = ()
+    """Files of `KEY=value` lines in the form of systemd's EnvironmentFile=, read when a run starts. As in systemd
+    they win over `env`, and a leading `-` means that the file may be missing."""
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*\$?$")] | None = None
+    """Who the command runs as; default: the worker's user. Another one needs a worker that runs as root."""
     env: Env = Field(default_factory=dict)
     """Environment of the command, on top of the worker's. A table here is merged over that of `[defaults]`."""
     data_root: AbsolutePath | None = None
@@ -227,6 +246,8 @@ class JobTable(_Table):
     """More tags for Prefect; `orchctl` is always set."""
     legacy: Annotated[tuple[Trigger, ...], Field(strict=False)] = ()
     """What starts the job today."""
+    accept_cadence: Text | None = None
+    """Why the schedule may differ from what starts the job today: `schedule compare` shows it and is content."""
     gates: Gates = Gates()
     """What must hold before a cutover."""
 
