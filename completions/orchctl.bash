@@ -6,7 +6,7 @@
 _orchctl_command() {
     case $1 in
         '')
-            commands='check jobs plan sync run completions demo runs host'
+            commands='check jobs plan sync status run legacy completions demo runs host import schedule'
             arguments=''
             options='--version --help|-h'
             ;;
@@ -30,10 +30,20 @@ _orchctl_command() {
             arguments='job...'
             options='--prune --dry-run --yes --help|-h'
             ;;
+        'status')
+            commands=''
+            arguments='job'
+            options='--watch --check --help|-h'
+            ;;
         'run')
             commands=''
             arguments='job'
             options='--date:date --as-of:instant --wait --help|-h'
+            ;;
+        'legacy')
+            commands=''
+            arguments='job'
+            options='--all --help|-h'
             ;;
         'completions')
             commands=''
@@ -46,7 +56,7 @@ _orchctl_command() {
             options='--keep --help|-h'
             ;;
         'runs')
-            commands='show logs reindex'
+            commands='show logs reindex audit'
             arguments=''
             options='--date:date --job:job --status:=running,success,failed,skipped,crashed,cancelled,observed --since:date --limit:none --help|-h'
             ;;
@@ -64,6 +74,11 @@ _orchctl_command() {
             commands=''
             arguments=''
             options='--help|-h'
+            ;;
+        'runs audit')
+            commands=''
+            arguments=''
+            options='--date:date --since:date --job:job --help|-h'
             ;;
         'host')
             commands='up down status'
@@ -84,6 +99,36 @@ _orchctl_command() {
             commands=''
             arguments=''
             options='--help|-h'
+            ;;
+        'import')
+            commands='systemd cron'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'import systemd')
+            commands=''
+            arguments='none...'
+            options='--scope:none --write --data-root:directory --work-pool:none --help|-h'
+            ;;
+        'import cron')
+            commands=''
+            arguments='none'
+            options='--user:none --system --write --data-root:directory --work-pool:none --help|-h'
+            ;;
+        'schedule')
+            commands='next compare'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'schedule next')
+            commands=''
+            arguments='job'
+            options='--count:none --help|-h'
+            ;;
+        'schedule compare')
+            commands=''
+            arguments='job'
+            options='--days:none --help|-h'
             ;;
         *) commands='' arguments='' options='' ;;
     esac

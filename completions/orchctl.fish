@@ -14,11 +14,15 @@ function __orchctl_command --no-scope-shadowing
                 'jobs' 'Show what the catalog says: all jobs, or one whole' \
                 'plan' 'Show what `sync` would change, field by field' \
                 'sync' 'Make Prefect\'s deployments what the catalog says' \
+                'status' 'Show who owns each job, what starts it, what ran last, what is next, and what is wrong' \
                 'run' 'Run a job now, by hand, through Prefect' \
+                'legacy' 'Show what starts each job on this host now: timers of both scopes, cron lines, and what is odd about them' \
                 'completions' 'Print the completion script of a shell' \
                 'demo' 'Show everything on real parts: a small catalog, a server, a worker, runs' \
                 'runs' 'List what ran; show one run, or its log' \
-                'host' 'A local Prefect server and worker in the background'
+                'host' 'A local Prefect server and worker in the background' \
+                'import' 'Turn what starts jobs today into entries of the catalog' \
+                'schedule' 'When a job is due, and how that differs from what starts it today'
             set options \
                 '--version' 'Print the version and exit' \
                 '--help|-h' 'Show this message and exit'
@@ -41,12 +45,23 @@ function __orchctl_command --no-scope-shadowing
                 '--dry-run' 'The same as `plan`' \
                 '--yes' 'Do not ask before deleting' \
                 '--help|-h' 'Show this message and exit'
+        case 'status'
+            set arguments 'job'
+            set options \
+                '--watch' 'Look again every few seconds, until Ctrl-C' \
+                '--check' 'Exit code 3 where anything is wrong' \
+                '--help|-h' 'Show this message and exit'
         case 'run'
             set arguments 'job'
             set options \
                 '--date:date' 'The game_date; default: by the job\'s rule from now' \
                 '--as-of:instant' 'The run_as_of_ts, like 2025-12-19T05:00:00Z; default: now' \
                 '--wait' 'Show the log as it comes and exit with the run\'s own exit code' \
+                '--help|-h' 'Show this message and exit'
+        case 'legacy'
+            set arguments 'job'
+            set options \
+                '--all' 'Also list each timer that is off or came with the distribution' \
                 '--help|-h' 'Show this message and exit'
         case 'completions'
             set arguments '=bash,zsh,fish'
@@ -59,8 +74,9 @@ function __orchctl_command --no-scope-shadowing
         case 'runs'
             set commands \
                 'show' 'Show everything about a run, and where its log, manifest and page in Prefect\'s UI are' \
-                'logs' 'Print the log of a run: all it wrote, every attempt, secrets masked' \
-                'reindex' 'Add to the events what the manifests know and the events do not'
+                'logs' 'Print the log of a run: all it wrote, every attempt, secrets masked; that of a legacy run is in the journal' \
+                'reindex' 'Add to the events what the manifests know and the events do not' \
+                'audit' 'Hold the slots that were due against what ran, in systemd and in Prefect'
             set options \
                 '--date:date' 'Runs that started on this day in the catalog\'s zone; default: today' \
                 '--job:job' 'Only of this job' \
@@ -80,6 +96,12 @@ function __orchctl_command --no-scope-shadowing
         case 'runs reindex'
             set options \
                 '--help|-h' 'Show this message and exit'
+        case 'runs audit'
+            set options \
+                '--date:date' 'Slots of this day in the catalog\'s zone; default: today' \
+                '--since:date' 'Slots since 2h, 2025-12-19 or an instant, instead of one day' \
+                '--job:job' 'Only of this job' \
+                '--help|-h' 'Show this message and exit'
         case 'host'
             set commands \
                 'up' 'Start server and worker where they are not running, and wait until runs are really scheduled' \
@@ -96,6 +118,45 @@ function __orchctl_command --no-scope-shadowing
                 '--help|-h' 'Show this message and exit'
         case 'host status'
             set options \
+                '--help|-h' 'Show this message and exit'
+        case 'import'
+            set commands \
+                'systemd' 'Turn systemd timers and their services into jobs' \
+                'cron' 'Turn the lines of a crontab into jobs'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'import systemd'
+            set arguments 'none...'
+            set options \
+                '--scope:none' 'Whose timers' \
+                '--write' 'Add to the catalog\'s files, instead of printing what to add' \
+                '--data-root:directory' 'For a new catalog: root of its data; default: orchctl in $XDG_DATA_HOME' \
+                '--work-pool:none' 'For a new catalog: Prefect\'s work pool' \
+                '--help|-h' 'Show this message and exit'
+        case 'import cron'
+            set arguments 'none'
+            set options \
+                '--user:none' 'Whose crontab; default: yours' \
+                '--system' 'Its lines name a user, as those of /etc/crontab and /etc/cron.d' \
+                '--write' 'Add to the catalog\'s files, instead of printing what to add' \
+                '--data-root:directory' 'For a new catalog: root of its data; default: orchctl in $XDG_DATA_HOME' \
+                '--work-pool:none' 'For a new catalog: Prefect\'s work pool' \
+                '--help|-h' 'Show this message and exit'
+        case 'schedule'
+            set commands \
+                'next' 'Show when a job is next due: local time, UTC, changes of clocks, and what starts it today' \
+                'compare' 'Compare what starts a job today with its schedules, instant by instant'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'schedule next'
+            set arguments 'job'
+            set options \
+                '--count:none' 'How many of each schedule' \
+                '--help|-h' 'Show this message and exit'
+        case 'schedule compare'
+            set arguments 'job'
+            set options \
+                '--days:none' 'How far ahead, from now' \
                 '--help|-h' 'Show this message and exit'
     end
 end

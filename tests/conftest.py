@@ -16,6 +16,19 @@ hypothesis.settings.load_profile("fixed")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Each has one server or one systemd for the session: all its tests run in one process, one after another.
+_TOGETHER = {"live": "live", "sandboxed": "systemd"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = _TOGETHER.get(item.path.parent.name)
+        if marker is not None:
+            item.add_marker(marker)
+            item.add_marker(pytest.mark.xdist_group(marker))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome = yield

@@ -154,6 +154,9 @@ class FakePrefect:
         found = [r for r in self.runs.values() if r.deployment_id in deployment_ids and r.state_type == "SCHEDULED"]
         return tuple(sorted(found, key=lambda run: (run.expected_start or NOON, run.id)))
 
+    def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]:
+        return self.scheduled_runs(deployment_ids)
+
     def flow_run(self, id: str) -> RemoteRun | None:  # noqa: A002 - as the port has it
         return self.runs.get(id)
 

@@ -35,7 +35,6 @@ class Legacy:
     requires: bool = False
     scope: str = "system"
     enabled: bool = True
-    at_boot: bool = False
 
     def units(self) -> Iterator[tuple[str, str]]:
         pulled = f"Requires={self.name}.service\n" if self.requires else ""
@@ -49,13 +48,12 @@ class Legacy:
         )
         variables = "".join(f'Environment="{assignment}"\n' for assignment in self.environment)
         user = f"User={USER}\n" if self.scope == "system" else ""
-        install = "[Install]\nWantedBy=multi-user.target\n" if self.at_boot else ""
         yield (
             f"{self.name}.service",
             (
                 f"[Unit]\nDescription={self.name}\n{HANDLER if self.handler else ''}"
                 f"[Service]\nType=oneshot\n{user}Nice=5\n"
-                f"WorkingDirectory={PROJECT}\n{variables}ExecStart={self.command}\n{install}"
+                f"WorkingDirectory={PROJECT}\n{variables}ExecStart={self.command}\n"
             ),
         )
 
@@ -98,23 +96,47 @@ JOBS = (
 DISABLED = (
     Legacy("gold-features-daily", "*-*-* 10:00", 0, _script("run_gold.sh"), enabled=False),
     Legacy("live-rates", "*-*-* 10..23:15:00", 0, _script("run_rates.sh"), enabled=False),
-    Legacy("live-pipeline", "*-*-* 08..23:00", 0, _script("run_live_pipeline.sh"), enabled=False, at_boot=True),
+    Legacy("live-sim", "*-*-* 10..23:20,50:00", 0, _script("run_sim.sh"), enabled=False),
 )
+# Three timers of one service, all of them off; the service is enabled by itself.
+PIPELINE = "live-pipeline.service"
+PIPELINE_TIMERS = {
+    "live-pipeline-hourly.timer": "*-*-* 08..23:00",
+    "live-pipeline-evening.timer": "Mon..Fri *-*-* 16..23:00/10",
+    "live-pipeline-weekend.timer": "Sat,Sun *-*-* 12..23:00/15",
+}
+PIPELINE_UNITS = {
+    PIPELINE: (
+        f"[Unit]\nDescription=live pipeline\n[Service]\nType=oneshot\nUser={USER}\nNice=5\n"
+        f"WorkingDirectory={PROJECT}\nEnvironment=PROJECTIONS_DATA_ROOT={DATA} LIVE_BACKFILL_MODE=1\n"
+        f"ExecStart={_script('run_live_pipeline.sh')}\n[Install]\nWantedBy=multi-user.target\n"
+    ),
+    f"{PIPELINE}.d/10-no-backfill.conf": "[Service]\nEnvironment=LIVE_BACKFILL_MODE=\n",
+    **{
+        name: (
+            f"[Unit]\nDescription={name}\n[Timer]\nOnCalendar={calendar}\nUnit={PIPELINE}\nPersistent=true\n"
+            "[Install]\nWantedBy=timers.target\n"
+        )
+        for name, calendar in PIPELINE_TIMERS.items()
+    },
+}
 
 
 def install(box: Box, *, start: bool = True) -> None:
     """Write all units, the scripts they name (which do nothing), and start the enabled timers, not their services."""
     box.inside.add_user(USER, groups=["systemd-journal"])
-    names = " ".join(f"{one.command.split()[0]}" for one in (*JOBS, *DISABLED))
+    names = " ".join([*(one.command.split()[0] for one in (*JOBS, *DISABLED)), _script("run_live_pipeline.sh")])
     box.sh(f"for s in {names}; do mkdir -p $(dirname $s); printf '#!/bin/sh\\nexit 0\\n' > $s; chmod 755 $s; done")
     box.sh(f"chown -R {USER}: /home/{USER}")
     for one in (*JOBS, *DISABLED):
         for name, text in one.units():
             box.unit(name, text, scope=one.scope)
+    for name, text in PIPELINE_UNITS.items():
+        box.unit(name, text)
     box.reload()
     for scope in ("system", "user") if start else ():
         box.systemctl(
             "enable", "--quiet", "--now", *(f"{one.name}.timer" for one in JOBS if one.scope == scope), scope=scope
         )
     if start:
-        box.systemctl("enable", "--quiet", *(f"{one.name}.service" for one in DISABLED if one.at_boot))
+        box.systemctl("enable", "--quiet", PIPELINE)

@@ -52,7 +52,10 @@ MEANINGS: dict[ExitCode, str] = {
         "changes pending, drift or a difference (`plan`, `sync --dry-run`, `status --check`, `schedule compare`, "
         "`runs audit`)"
     ),
-    ExitCode.PARTIAL: "some of many failed; the message says what was done",
+    ExitCode.PARTIAL: (
+        "some of many failed; the message says what was done (`import`: some were refused; `schedule compare`: a "
+        "trigger could not be read)"
+    ),
     ExitCode.REFUSED: "refused: a gate does not hold, a name is taken, or a question could not be asked",
     ExitCode.CATALOG: "the catalog is invalid; every problem is listed",
     ExitCode.LOCKED: "another orchctl holds the lock (its pid, command and start are named)",

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.cron import Crontabs
     from orchctl.adapters.demo_stage import DemoStage
     from orchctl.adapters.local_stack import LocalStack
     from orchctl.adapters.manifests import Manifests
+    from orchctl.adapters.owners import Owners
     from orchctl.adapters.prefect_api import PrefectApi
+    from orchctl.adapters.prefect_rule import PrefectRule
     from orchctl.adapters.systemd import Systemd
+    from orchctl.adapters.unit_details import UnitDetails
     from orchctl.core.catalog import Catalog
+    from orchctl.core.catalog_edit import Texts
+    from orchctl.services.observe import Eyes
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 _T = TypeVar("_T")
@@ -93,12 +99,27 @@ class App:
         completion_cache.write(self.settings.state_dir, catalog)
         return catalog
 
+    @property
+    def catalog_or_none(self) -> Catalog | None:
+        """The catalog, None where there is none at all. Raises CatalogInvalid for one that is there and invalid."""
+        from orchctl.adapters import toml_files
+
+        there = any((self.settings.config_dir / name).exists() for name in (toml_files.JOBS, toml_files.SCHEDULES))
+        return self.catalog if there else None
+
     @cached_property
     def applied(self) -> AppliedCatalogs:
         """The applied catalogs of this host."""
         from orchctl.adapters.applied import AppliedCatalogs
 
         return AppliedCatalogs(self.settings.state_dir)
+
+    @cached_property
+    def owners(self) -> Owners:
+        """Who owns each job of this host."""
+        from orchctl.adapters.owners import Owners
+
+        return Owners(self.settings.state_dir)
 
     def owns(self, job: str) -> bool:
         """Return whether Prefect owns a job on this host; a file that cannot be believed counts as yes here."""
@@ -122,6 +143,53 @@ class App:
         from orchctl.adapters.systemd import Systemd
 
         return Systemd(self._environment, self._environment.get("SUDO_USER") or None)
+
+    @cached_property
+    def unit_details(self) -> UnitDetails:
+        """What else there is to know of a unit, for `import`."""
+        from orchctl.adapters.unit_details import UnitDetails
+
+        return UnitDetails(self.systemd, self._environment.get("SUDO_USER") or None)
+
+    @property
+    def catalog_texts(self) -> Texts:
+        """The catalog's files as they are now, also where they are missing or wrong."""
+        from orchctl.adapters import toml_files
+        from orchctl.core.catalog_edit import Texts
+
+        found = toml_files.texts(self.settings.config_dir)
+        return Texts(found[toml_files.JOBS], found[toml_files.SCHEDULES])
+
+    def write_catalog(self, contents: Mapping[str, str]) -> None:
+        """Write files of the catalog, in the order given. Raises NotAllowed, OrchctlError."""
+        from orchctl.adapters import toml_files
+
+        toml_files.write(self.settings.config_dir, contents)
+
+    @property
+    def default_data_root(self) -> Path:
+        """Where the data of a new catalog goes that names no other place."""
+        home = Path(self._environment.get("HOME") or "/")
+        return Path(self._environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "orchctl"
+
+    @cached_property
+    def prefect_rule(self) -> PrefectRule:
+        """Prefect's own rules of when a schedule is due."""
+        from orchctl.adapters.prefect_rule import PrefectRule
+
+        return PrefectRule(self._environment)
+
+    @cached_property
+    def eyes(self) -> Eyes:
+        """What looks at the legacy history of this host."""
+        return _eyes(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
+
+    @cached_property
+    def crontabs(self) -> Crontabs:
+        """The crontabs of this host. Under sudo, "the user's" is that of who called sudo."""
+        from orchctl.adapters.cron import Crontabs
+
+        return Crontabs(self._environment, self._environment.get("SUDO_USER") or None)
 
     @cached_property
     def host_zone(self) -> str:
@@ -194,6 +262,31 @@ class App:
         return datetime.now(UTC)
 
 
+def _eyes(environment: Mapping[str, str], state_dir: Path, caller: str | None) -> Eyes:
+    import time
+
+    from orchctl.adapters import host_facts
+    from orchctl.adapters.journald import Journald
+    from orchctl.adapters.manifests import Manifests
+    from orchctl.adapters.observed import Observed
+    from orchctl.adapters.systemd import Systemd
+    from orchctl.services.observe import Eyes
+
+    here = host_facts.here()
+    return Eyes(
+        systemd=Systemd(environment, caller),
+        journal=Journald(environment, caller),
+        looks=Observed(state_dir),
+        tree=Manifests,
+        host_zone=host_facts.timezone(),
+        hostname=here.hostname,
+        boot_id=here.boot_id,
+        now=lambda: datetime.now(UTC),
+        elapsed=time.monotonic,
+        secrets=environment,
+    )
+
+
 def runner_host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T:
     """Return the outside of a run in a worker, as `make` (`runner.job.Host`) takes it."""
     from orchctl.adapters import host_facts
@@ -201,9 +294,11 @@ def runner_host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]
     from orchctl.adapters.claims import Claims, Locks
     from orchctl.adapters.manifests import Manifests
     from orchctl.adapters.owners import Owners
+    from orchctl.services import observe
 
     environment = dict(os.environ)
     state = state_dir_of(environment)
+    eyes = _eyes(environment, state, None)
     return make(
         applied=AppliedCatalogs(state),
         owners=Owners(state),
@@ -215,6 +310,8 @@ def runner_host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]
         find_outputs=host_facts.find_outputs,
         environment=environment,
         later_due=later_due,
+        eyes=eyes,
+        legacy_running=lambda job: observe.legacy_running(job, eyes),
     )
 
 

@@ -15,13 +15,6 @@ from orchctl.services import stack
 from support import POOL, Live, Project, clean_env, clock
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.live)
-
-
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Server and worker of the pool `tests`, up by effect; stopped by pid at the end."""

@@ -122,12 +122,10 @@ def test_a_legacy_job_is_observed(minute: Minute) -> None:
     assert minute.lines("observed") == []
     assert (run.state_type, run.state_name) == ("COMPLETED", "Observed")
     manifest = minute.manifest(run)
-    assert (manifest["status"], manifest["mode"], manifest["reason"]) == (
-        "observed",
-        "observe",
-        "legacy owns the job",
-    )
-    assert "legacy owns the job; would have run scripts/note.sh in " in (run.state_message or "")
+    assert (manifest["status"], manifest["mode"]) == ("observed", "observe")
+    # Then what systemd did, which is this machine's affair (see test_observe_live.py).
+    assert manifest["reason"].startswith("legacy owns the job; ")
+    assert (run.state_message or "").startswith(f"{manifest['reason']}; would have run ")
 
 
 def test_an_owned_job_runs_from_its_first_own_slot_on(minute: Minute) -> None:

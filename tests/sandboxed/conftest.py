@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -29,9 +28,3 @@ def box(booted: Box) -> Iterator[Box]:
     """The sandbox, with no units, users' timers or crontabs of an earlier test."""
     yield booted
     booted.clean()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("systemd")

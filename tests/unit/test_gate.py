@@ -11,6 +11,7 @@ import pytest
 
 from desk import DIGEST, LEGACY, SLOT, Desk
 from orchctl.adapters.claims import Locks
+from orchctl.core.catalog import CronTrigger
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError
 from orchctl.runner.job import execute
@@ -124,3 +125,77 @@ def test_the_end_is_on_disk_before_the_outputs_are_looked_at(desk: Desk) -> None
     desk.run(desk.job(outputs=["{data_root}/x"]))
     assert seen == ["success"]
     assert desk.manifest()["outputs"] == [{"name": "x"}]
+
+
+# --- step 4: a legacy service that runs
+
+
+def running(desk: Desk, times: int) -> list[int]:
+    """Let a legacy service of the job run for the next `times` looks; return how often it was asked, as a list."""
+    asked: list[int] = []
+
+    def look(_: Any) -> tuple[str, ...]:
+        asked.append(1)
+        return ("old.service (system)",) if len(asked) <= times else ()
+
+    desk.changes["legacy_running"] = look
+    return asked
+
+
+@pytest.mark.parametrize("slot", [SLOT, None], ids=["a slot", "by hand"])
+def test_a_legacy_run_that_goes_on_holds_the_job_back(desk: Desk, slot: Any) -> None:
+    desk.owner = OWNED
+    running(desk, 100)
+    outcome = desk.run(desk.job(legacy=LEGACY), slot=slot)
+    assert (outcome.status, desk.ran()) == ("skipped", 0)
+    assert outcome.reason == "legacy old.service (system) is running"
+    held(desk).release()  # the lock was given back
+
+
+@pytest.mark.parametrize("how", ["queue", "retry", "late"])
+def test_whoever_waits_for_the_lock_waits_for_a_legacy_run_too_with_the_lock_held(desk: Desk, how: str) -> None:
+    desk.owner = OWNED
+    asked = running(desk, 3)
+    job = desk.job(legacy=LEGACY, overlap="queue" if how == "queue" else "skip", catchup_window="10m")
+    if how == "late":
+        desk.clock.at = SLOT + timedelta(minutes=3)
+    taken = []
+    when_asleep(desk, lambda: taken.append(Locks(desk.state).try_take("job", run_id="20251219T040000Z-000000", pid=1)))
+    outcome = desk.run(job, attempt=2 if how == "retry" else 1)
+    assert (outcome.status, desk.ran(), len(asked)) == ("success", 1, 4)
+    assert taken == [None]
+
+
+def test_a_job_that_is_handed_back_while_it_waits_for_a_legacy_run_observes(desk: Desk) -> None:
+    running(desk, 1)
+    owners = [OWNED, OWNED, None]
+
+    class Changing:
+        def read(self, job: str) -> Owner | None:
+            return owners.pop(0)
+
+    desk.changes["owners"] = Changing()
+    outcome = desk.run(desk.job(legacy=LEGACY, overlap="queue"))
+    assert (outcome.status, desk.ran()) == ("observed", 0)
+
+
+def test_a_systemd_that_gives_no_answer_fails_the_run_and_says_so(desk: Desk) -> None:
+    def look(_: Any) -> tuple[str, ...]:
+        raise OrchctlError("systemctl did not answer within 30 s (system)")
+
+    desk.owner = OWNED
+    desk.changes["legacy_running"] = look
+    outcome = desk.run(desk.job(legacy=LEGACY))
+    reason = "whether a legacy service of the job runs cannot be known: systemctl did not answer within 30 s (system)"
+    assert (outcome.status, outcome.reason, desk.ran()) == ("failed", reason, 0)
+    assert (desk.manifest()["status"], desk.manifest()["reason"]) == ("failed", reason)
+    held(desk).release()
+
+
+@pytest.mark.parametrize("cron", [True, False])
+def test_only_jobs_with_timers_cost_a_look(desk: Desk, cron: bool) -> None:
+    asked = running(desk, 100)
+    legacy = (CronTrigger(cron="* * * * * true", user="daniel"),) if cron else ()
+    desk.owner = OWNED
+    assert desk.run(desk.job(legacy=legacy)).status == "success"
+    assert asked == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +42,14 @@ class AppliedCatalogs:
         if catalog.digest != digest:
             raise StateBroken(f"{path} was changed after it was applied", hint="delete it and run `orchctl sync`")
         return catalog
+
+    def written(self) -> dict[str, datetime]:
+        """Return when each catalog was first applied (UTC), by digest: `sync` never writes one that is there."""
+        found = {}
+        for path in self._directory.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                found[f"sha256:{path.stem}"] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return found
 
     def write(self, catalog: Catalog) -> Path:
         """Keep `catalog` under its digest. Repeatable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from orchctl.adapters import demo_legacy
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.prefect_api import PrefectApi
 from orchctl.errors import OrchctlError
@@ -33,7 +35,28 @@ class DemoStage:
             key: value for key, value in environment.items() if not key.startswith(("PREFECT_", "ORCHCTL_"))
         }
         self._stack = LocalStack(self.root / "state", self._environment)
+        try:
+            self._legacy = demo_legacy.choose(self.root, self._environment)
+        except BaseException:
+            self.remove()
+            raise
         self._write()
+
+    @property
+    def has_systemd(self) -> bool:
+        """Whether there is a systemd that the demo may put timers into."""
+        return self._legacy.scope is not None
+
+    @property
+    def systemd_words(self) -> str:
+        """Which systemd it is, or why there is none."""
+        return self._legacy.why
+
+    def start_timers(self) -> None:
+        """Install the demo's timers, which at once begin to fire."""
+        folder = resources.files("orchctl") / "demo_files" / "units"
+        units = {each.name: each.read_text(encoding="utf-8") for each in folder.iterdir()}
+        self._legacy.install({name: text.replace("@ROOT@", str(self.root)) for name, text in units.items()})
 
     def _write(self) -> None:
         source = resources.files("orchctl") / "demo_files"
@@ -41,6 +64,7 @@ class DemoStage:
             (self.root / folder).mkdir()
         for name in _FILES:
             text = (source / name).read_text(encoding="utf-8").replace("@ROOT@", str(self.root))
+            text = text.replace("@SCOPE@", self._legacy.scope or "system")
             (self.root / "config" / name).write_text(text, encoding="utf-8")
         for name in _SCRIPTS:
             path = self.root / "scripts" / name
@@ -58,7 +82,7 @@ class DemoStage:
             "NO_COLOR": "1",
         }
         done = subprocess.run(
-            [sys.executable, "-m", "orchctl", *words],
+            self._legacy.argv(self.root, [sys.executable, "-m", "orchctl", *words]),
             env={**self._environment, **settings},
             cwd=self.root,
             stdout=subprocess.PIPE,
@@ -83,6 +107,15 @@ class DemoStage:
                 before = len(lines)
                 time.sleep(1)
 
+    def command(self) -> str:
+        """Return how a person runs `orchctl` on what `--keep` left."""
+        places = ["--config", str(self.root / "config"), "--state-dir", str(self.root / "state")]
+        return shlex.join(self._legacy.argv(self.root, [sys.executable, "-m", "orchctl", *places]))
+
+    def ending(self) -> str:
+        """Return the shell line that ends and removes what `--keep` left."""
+        return " && ".join([f"{self.command()} host down", *self._legacy.remove_by_hand(), f"rm -r {self.root}"])
+
     @property
     def ui_url(self) -> str | None:
         """Address of Prefect's UI, None where the server is not running."""
@@ -93,7 +126,7 @@ class DemoStage:
         """Return the processes that still have the folder in their environment or command, by pid."""
         mark, found = str(self.root).encode(), {}
         for path in Path("/proc").glob("[0-9]*"):
-            if int(path.name) == os.getpid():
+            if int(path.name) in {os.getpid(), *self._legacy.own_pids}:
                 continue
             try:
                 command = (path / "cmdline").read_bytes()
@@ -104,7 +137,8 @@ class DemoStage:
         return found
 
     def stop(self) -> None:
-        """Stop server and worker, whatever state they are in. Repeatable."""
+        """Stop server, worker and timers, whatever state they are in. Repeatable."""
+        self._legacy.remove()
         for name in reversed(self._stack.names()):
             self._stack.stop(name, patience_s=10)
         for pid in self.leftovers():

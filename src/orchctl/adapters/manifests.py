@@ -76,6 +76,13 @@ class Manifests:
         """Return the manifest of a run as it is on disk, None where there is none. Raises ValueError on a torn one."""
         return self._load(self.directory_of(run) / MANIFEST)
 
+    def existing(self, asset: str, game_date: date, run_id: str) -> dict[str, Any] | None:
+        """Return the manifest of a run by where it would be; None where none is, or a torn one."""
+        try:
+            return self._load(self.run_directory(asset, game_date, run_id) / MANIFEST)
+        except ValueError:
+            return None
+
     def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None:
         """Return the run with this whole id, by its manifest. Looks at the dates near the run's, not at all.
 

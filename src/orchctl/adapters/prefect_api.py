@@ -17,12 +17,13 @@ from orchctl.adapters.prefect_http import PAGE, PrefectHttp
 from orchctl.errors import PrefectRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteWorker
 
 # SQLite took 40,000 names in one query; asyncpg, for Postgres, allows 32,767 parameters.
 _NAMES_A_QUERY = 10_000
+_WAITING: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
 
 
 class PrefectApi(PrefectHttp):
@@ -152,9 +153,27 @@ class PrefectApi(PrefectHttp):
         """Return the runs in a state of type SCHEDULED (also Late, AwaitingRetry, …), by expected start."""
         found: list[RemoteRun] = []
         for chunk in _chunks(deployment_ids, PAGE):
-            found += self._runs({"deployment_id": {"any_": chunk}, "state": {"type": {"any_": ["SCHEDULED"]}}})
-        latest = datetime.max.replace(tzinfo=UTC)
-        return tuple(sorted(found, key=lambda run: (run.expected_start or latest, run.id)))
+            found += self._runs({"deployment_id": {"any_": chunk}, **_WAITING})
+        return _by_start(found)
+
+    def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]:
+        """Return runs that wait, by expected start: at least the first of each deployment that is due after `now`.
+
+        One request where the 200 runs that are due first hold one of each; for the deployments left over, others.
+        """
+        found: dict[str, RemoteRun] = {}
+        left, wanted = set(deployment_ids), dict(_WAITING)
+        while left:
+            body = {"flow_runs": {"deployment_id": {"any_": sorted(left)}, **wanted}, "limit": PAGE}
+            rows = self.request("POST", "/flow_runs/filter", {**body, "sort": "EXPECTED_START_TIME_ASC"})
+            runs = [self.shaped(parsing.run, row) for row in self.shaped(parsing.rows, rows)]
+            found.update((run.id, run) for run in runs)
+            if len(runs) < PAGE:
+                break
+            left -= {run.deployment_id for run in runs if run.expected_start is not None and run.expected_start >= now}
+            # Those that are late may fill the first page, and have been seen.
+            wanted["expected_start_time"] = {"after_": now.isoformat()}
+        return _by_start(found.values())
 
     def flow_run(self, id: str) -> RemoteRun | None:  # noqa: A002 - the word of the domain
         """Return a flow run, or None if there is none of this id."""
@@ -235,6 +254,11 @@ class PrefectApi(PrefectHttp):
         # The order by expected start has ties. Ids are unique, and those of scheduled runs grow with time.
         rows = self.listing("/flow_runs/paginate", {"flow_runs": wanted}, sorts=("ID_DESC",))
         return [self.shaped(parsing.run, row) for row in rows]
+
+
+def _by_start(runs: Iterable[RemoteRun]) -> tuple[RemoteRun, ...]:
+    latest = datetime.max.replace(tzinfo=UTC)
+    return tuple(sorted(runs, key=lambda run: (run.expected_start or latest, run.id)))
 
 
 def _chunks(values: Collection[str], size: int) -> Iterator[list[str]]:

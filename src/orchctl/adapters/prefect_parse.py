@@ -70,6 +70,7 @@ def deployment(data: Any) -> RemoteDeployment:
         collision_strategy=_text_or_none(_mapping(data.get("concurrency_options") or {}).get("collision_strategy")),
         job_variables=_mapping(data.get("job_variables") or {}),
         schedules=tuple(schedule(each) for each in _list(data["schedules"])),
+        status=_text_or_none(data.get("status")),
     )
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 
+from orchctl.adapters import files
 from orchctl.core.catalog import Catalog
 from orchctl.core.catalog_build import build
 from orchctl.errors import CatalogInvalid, NotAllowed
@@ -25,6 +30,39 @@ def load(directory: Path) -> Catalog:
             raise
         hint = "name its folder with --config DIR or ORCHCTL_CONFIG"
         raise CatalogInvalid(f"there is no catalog in {directory}", problems=error.problems, hint=hint) from error
+
+
+def texts(directory: Path) -> dict[str, str | None]:
+    """Return the text of each file as it is, None where it does not exist.
+
+    Raises CatalogInvalid where one is not UTF-8, NotAllowed where one may not be read.
+    """
+    found: dict[str, str | None] = {}
+    for name in (JOBS, SCHEDULES):
+        content = _read(directory / name)
+        try:
+            found[name] = None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CatalogInvalid(f"{directory / name} is not UTF-8 (byte {error.start})") from error
+    return found
+
+
+def write(directory: Path, contents: Mapping[str, str]) -> None:
+    """Write files of the catalog, each whole or not at all, in the order given; `directory` is made if need be.
+
+    A file keeps its mode and, where root writes, its owner; a symlink stays one. Raises NotAllowed, OrchctlError.
+    """
+    files.make_directory(directory)
+    for name, text in contents.items():
+        path = (directory / name).resolve()
+        before = path.stat() if path.exists() else None
+        files.write_atomic(path, text.encode())
+        with contextlib.suppress(OSError):
+            if before is not None:
+                path.chmod(stat.S_IMODE(before.st_mode))
+            if os.geteuid() == 0:
+                owner = before or directory.stat()
+                os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _read(path: Path) -> bytes | None:

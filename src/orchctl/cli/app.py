@@ -12,7 +12,22 @@ from typer.core import TyperGroup
 
 import orchctl
 from orchctl import wiring
-from orchctl.cli import catalog, completions, demo, host, render, run, runs, sync
+from orchctl.cli import (
+    audit,
+    catalog,
+    completions,
+    demo,
+    host,
+    import_cron,
+    importing,
+    legacy,
+    render,
+    run,
+    runs,
+    schedule,
+    status,
+    sync,
+)
 from orchctl.errors import ExitCode, Interrupted, OrchctlError
 
 # Options that mean the same everywhere; `main` moves them to the front, so that they may stand anywhere.
@@ -55,9 +70,15 @@ app = typer.Typer(
 )
 catalog.register(app)
 sync.register(app)
+status.register(app)
 run.register(app)
 runs.register(app)
+audit.register(runs.group)
 host.register(app)
+importing.register(app)
+legacy.register(app)
+import_cron.register(importing.group)
+schedule.register(app)
 completions.register(app)
 demo.register(app)
 

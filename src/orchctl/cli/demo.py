@@ -37,7 +37,7 @@ def demo(
         raise
     finally:
         if keep:
-            run_views.demo_kept(str(stage.root), stage.ui_url)
+            run_views.demo_kept(str(stage.root), stage.ui_url, stage.command(), stage.ending())
         else:
             stage.stop()
             stage.remove()

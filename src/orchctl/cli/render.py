@@ -150,6 +150,19 @@ def table(
     flexible: str = "",
 ) -> None:
     """Print a table without lines. On a terminal the column `flexible` gives way; elsewhere nothing is cut."""
+    lines = table_lines(headings, rows, settings, right=right, flexible=flexible)
+    sys.stdout.write("".join(f"{text}\n" for text in lines))
+
+
+def table_lines(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    settings: Settings,
+    *,
+    right: Iterable[str] = (),
+    flexible: str = "",
+) -> list[str]:
+    """Return the lines that `table` prints, with what colours them on a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -173,7 +186,7 @@ def table(
     with console.capture() as captured:
         console.print(printed)
     # A table pads its last column: blanks at the end of a line help nobody.
-    sys.stdout.write("".join(f"{text.rstrip()}\n" for text in captured.get().splitlines()))
+    return [text.rstrip() for text in captured.get().splitlines()]
 
 
 def raw(chunks: Iterable[bytes]) -> None:
@@ -236,6 +249,32 @@ def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         if unfinished:
             note("")
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Give what paints lines over the whole terminal, again and again. The screen from before comes back at the end.
+
+    Each line is written over the one that stood there, and only then is what is left of that cleared: an empty screen
+    in between would flicker. The caller cuts the lines to the terminal's width and height.
+    """
+    home, clear_line, clear_below = "\x1b[H", "\x1b[K", "\x1b[J"
+
+    def paint(lines: Sequence[str]) -> None:
+        sys.stdout.write(home + f"{clear_line}\n".join(lines) + clear_line + clear_below)
+        sys.stdout.flush()
+
+    sys.stdout.write("\x1b[?1049h\x1b[?25l")
+    try:
+        yield paint
+    finally:
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+
+
+def height() -> int:
+    """Return the lines of the terminal."""
+    return shutil.get_terminal_size().lines
 
 
 def close_stdout() -> None:

@@ -101,7 +101,7 @@ def _row(run: Run, zone: ZoneInfo, *, narrow: bool, one_day: bool) -> tuple[str,
         run.status,
         run.job,
         _clock(run.slot, zone, one_day=one_day, seconds=run.slot is not None and run.slot.second != 0),
-        _SHORT_TRIGGERS.get(run.trigger, run.trigger) if narrow else run.trigger,
+        _trigger(run, narrow=narrow),
         str(run.attempt),
         _clock(run.started_at, zone, one_day=one_day, seconds=True),
         human(run.duration_s),
@@ -109,6 +109,13 @@ def _row(run: Run, zone: ZoneInfo, *, narrow: bool, one_day: bool) -> tuple[str,
         # A part of a run id that is unique is enough to name it: on a narrow terminal the date goes.
         run.run_id[9:] if narrow and one_day else run.run_id,
     )
+
+
+def _trigger(run: Run, *, narrow: bool) -> str:
+    """Say what started a run: of a legacy one that it was systemd or cron is what matters."""
+    if run.origin != "prefect":
+        return run.origin
+    return _SHORT_TRIGGERS.get(run.trigger, run.trigger) if narrow else run.trigger
 
 
 def _clock(instant: datetime | None, zone: ZoneInfo, *, one_day: bool, seconds: bool) -> str:
@@ -154,7 +161,9 @@ def _run_text(shown: Shown, zone: ZoneInfo) -> None:
         ("finished", _local(one.finished_at, zone)),
         ("took", human(one.duration_s)),
         ("exit", _exit(one)),
-        ("host", f"{environment.get('hostname')} pid {environment.get('pid')}" if environment else None),
+        ("host", _host(environment)),
+        ("unit", _unit(environment)),
+        ("invocation", environment.get("invocation_id")),
         ("commit", environment.get("git_sha")),
         ("catalog", environment.get("catalog_digest")),
     ]
@@ -178,6 +187,17 @@ def _run_text(shown: Shown, zone: ZoneInfo) -> None:
     render.line(f"{'manifest':<11}{shown.directory / 'manifest.json'}")
     if shown.ui_url:
         render.line(f"{'prefect':<11}{shown.ui_url}")
+
+
+def _host(environment: dict[str, Any]) -> str | None:
+    pid = environment.get("pid")
+    return environment.get("hostname") if pid is None else f"{environment.get('hostname')} pid {pid}"
+
+
+def _unit(environment: dict[str, Any]) -> str | None:
+    """Return what systemd ran, as `live-score.service (user of daniel)`; None where it was not systemd's."""
+    user = f" of {environment['user']}" if environment.get("user") else ""
+    return f"{environment['unit']} ({environment.get('scope')}{user})" if environment.get("unit") else None
 
 
 def _local(instant: datetime | None, zone: ZoneInfo) -> str | None:
@@ -312,8 +332,8 @@ def demo_step(words: Sequence[str], done: Done) -> None:
         render.line(f"  (exit code {done.code})")
 
 
-def demo_kept(root: str, ui_url: str | None) -> None:
+def demo_kept(root: str, ui_url: str | None, command: str, ending: str) -> None:
     """Say what the demo left, and how to end it."""
     render.heading(f"Left running: {ui_url}, folder {root}")
-    render.line(f"look on:  orchctl --config {root}/config --state-dir {root}/state runs")
-    render.line(f"end it:   orchctl --config {root}/config --state-dir {root}/state host down && rm -r {root}")
+    render.line(f"look on:  {command} runs")
+    render.line(f"end it:   {ending}")

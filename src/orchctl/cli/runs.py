@@ -86,7 +86,8 @@ def logs(
     run: RunRef,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
-    """Print the log of a run: all it wrote, every attempt, secrets masked."""
+    """Print the log of a run: all it wrote, every attempt, secrets masked; that of a legacy run is in the journal."""
+    from orchctl.services import observe
     from orchctl.services import runs as service
 
     app: App = ctx.obj
@@ -97,6 +98,10 @@ def logs(
         say=render.note,
         patience_s=BEGIN_PATIENCE_S if follow else 0.0,
     )
+    if found.origin == "systemd":
+        # It has ended: there is nothing to follow.
+        render.raw(observe.log_of(tree, found, app.catalog.jobs.get(found.job), app.eyes))
+        return
     render.raw(service.log_chunks(tree, found, follow=follow, sleep=time.sleep))
 
 

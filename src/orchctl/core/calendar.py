@@ -1,158 +1,94 @@
-"""systemd's calendar expressions, as far as one five-field cron line can say the same.
+"""systemd's calendar expressions as schedules of Prefect with the same instants.
 
-Grammar: systemd.time(7), "Calendar events". Fields become sets of numbers, the sets become cron lists. What
-cron cannot say (seconds, years, days counted from the month's end) is refused with the reason, never rounded.
+Which kind can say what was measured against Prefect 3.8.8, whose croniter is an old one of its own: cron where it
+can (five fields, or six with the seconds last), a fixed interval for an even beat below a minute in UTC, else a
+recurrence rule. What none of them can say is refused, never rounded.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_SHORTHANDS = {
-    "minutely": "*-*-* *:*:00",
-    "hourly": "*-*-* *:00:00",
-    "daily": "*-*-* 00:00:00",
-    "weekly": "Mon *-*-* 00:00:00",
-    "monthly": "*-*-01 00:00:00",
-    "quarterly": "*-01,04,07,10-01 00:00:00",
-    "semiannually": "*-01,07-01 00:00:00",
-    "semi-annually": "*-01,07-01 00:00:00",
-    "biannually": "*-01,07-01 00:00:00",
-    "bi-annually": "*-01,07-01 00:00:00",
-    "yearly": "*-01-01 00:00:00",
-    "annually": "*-01-01 00:00:00",
-    "anually": "*-01-01 00:00:00",
-}
-_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_WEEKDAYS = re.compile(r"[A-Za-z]{3,9}(?:(?:\.\.|-|,)[A-Za-z]{3,9})*,?\Z")
-_DATE = re.compile(r"(?:(?P<year>[0-9*,./]+)-)?(?P<month>[0-9*,./]+)(?P<sep>[-~])(?P<day>[0-9*,./]+)\Z")
-_TIME = re.compile(r"(?P<hour>[0-9*,./]+):(?P<minute>[0-9*,./]+)(?::(?P<second>[0-9*,./]+))?\Z")
-_ELEMENT = re.compile(r"(?P<low>[0-9]+)(?:\.\.(?P<high>[0-9]+))?(?:/(?P<step>[0-9]+))?\Z")
+from orchctl.core import calendar_elapse
+from orchctl.core.calendar_elapse import defects, instants
+from orchctl.core.calendar_parse import BOUNDS, DAYS, MICRO, Expression
+
+__all__ = ["Conversion", "convert", "defects", "instants"]
+
+_FIRST_YEAR, _LAST_YEAR = BOUNDS["year"]
+# Rules begin here where the expression names no year: nothing before is asked for any more.
+RULE_YEAR = 2026
+# Prefect counts a rule from its start at each look, measured 7 us an instant: with more it takes seconds.
+MOST_COUNTED = 250_000
+# RDATE lines are limited by the length that Prefect allows to a rule (6500 characters).
+_MOST_DATES = 350
+_LAST_DAY = frozenset({1})
+_LAST_WEEK = frozenset(range(1, 8))
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """A five-field cron line. `day_or` False: day of month *and* day of week must match (systemd's meaning).
-
-    `timezone` is the zone named in the expression, None where it names none.
-    """
+@dataclass(frozen=True)
+class Conversion:
+    """The Prefect schedule (`schedule`: JSON of Prefect's API) with the instants of `expression` in `timezone`."""
 
     expression: str
-    day_or: bool
-    timezone: str | None
+    timezone: str
+    kind: Literal["cron", "interval", "rrule"]
+    schedule: Mapping[str, Any]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What differs all the same, one sentence each: days on which clocks change, and systemd's own defects."""
+        from orchctl.core import calendar_notes
+
+        return calendar_notes.differences(self.expression, self.timezone, self.kind)
 
 
-def to_cron(expression: str) -> Cron:
-    """Return the cron line with the same instants as `expression`. Raises ValueError with the reason."""
-    if expression.startswith("@"):
-        raise ValueError("a single instant (@) cannot be said in cron")
-    # Blanks at the ends belong to the unit file, not to the expression: systemd refuses them too.
-    words = expression.split(" ") if expression.isascii() and expression == expression.strip() else []
-    if len(words) > 1 and words[-2] == "" and _is_zone(words[-1]):
-        raise ValueError("not a calendar expression of systemd: two blanks before the zone")
-    words = [word for word in words if word]
-    if words and words[0].lower() in _SHORTHANDS:
-        words = _SHORTHANDS[words[0].lower()].split() + words[1:]
-    weekdays = _weekdays(words.pop(0)) if words and _WEEKDAYS.match(words[0]) and not _is_zone(words[0]) else None
-    date = _DATE.match(words[0]) if words else None
-    if date is not None:
-        words.pop(0)
-    time = _TIME.match(words[0]) if words else None
-    if time is not None:
-        words.pop(0)
-    if len(words) > 1 or (date is None and time is None and weekdays is None) or (words and not _is_zone(words[0])):
-        raise ValueError(_why_not(words))
-    months, days = _date_fields(date)
-    hours, minutes = _time_fields(time)
-    both = days is not None and weekdays is not None
-    fields = (
-        _cron(minutes, 0, 59),
-        _cron(hours, 0, 23),
-        _cron(days, 1, 31),
-        _cron(months, 1, 12),
-        _cron(weekdays, 1, 7),
-    )
-    zone = words[0] if words else None
-    return Cron(" ".join(fields), day_or=not both, timezone="UTC" if zone and zone.upper() == "UTC" else zone)
+def convert(expression: str, timezone: str) -> Conversion:
+    """Return the Prefect schedule with the instants of `expression`. `timezone`: the zone where it names none.
+
+    Raises ValueError with the reason where systemd refuses the expression, or Prefect cannot say it; with the
+    nearest that can be said, where there is one.
+    """
+    spec, _ = calendar_elapse.read(expression, timezone)
+    zone = spec.zone or timezone
+    if not calendar_elapse.fires(spec):
+        raise ValueError("never fires: there is no such day")
+    if rule := _rule(spec):
+        return Conversion(expression, timezone, "rrule", {"rrule": rule, "timezone": zone})
+    if beat := _beat(spec, zone):
+        seconds, anchor = beat
+        schedule = {"interval": float(seconds), "anchor_date": f"2020-01-01T00:00:{anchor:02}Z", "timezone": zone}
+        return Conversion(expression, timezone, "interval", schedule)
+    both = spec.day is not None and spec.weekdays is not None and not spec.from_end
+    schedule = {"cron": _cron(spec), "timezone": zone, "day_or": not both}
+    return Conversion(expression, timezone, "cron", schedule)
 
 
-def _is_zone(word: str) -> bool:
-    return word.upper() == "UTC" or re.match(r"[A-Za-z][A-Za-z0-9_+-]*/[A-Za-z]", word) is not None
+def _cron(spec: Expression) -> str:
+    """Write the five fields of cron, and the seconds behind them where they are not zero."""
+    seconds = _seconds(spec)
+    fields = [_list(spec.numbers(name), name) for name in ("minute", "hour", "day", "month")]
+    fields[2] = "*" if _last_weekdays(spec) else "L" if spec.from_end else fields[2]
+    weekdays = spec.weekdays
+    if _last_weekdays(spec):
+        fields.append(",".join(f"L{day % 7}" for day in sorted(weekdays or ())))
+    elif seconds == {0}:
+        fields.append(_ranges(weekdays, 1, 7))
+    else:
+        # With six fields, Prefect's croniter takes 0 for a Sunday and refuses 7.
+        fields.append(_ranges(frozenset(day % 7 for day in weekdays) if weekdays else None, 0, 6))
+    return " ".join(fields if seconds == {0} else [*fields, _ranges(seconds, 0, 59)])
 
 
-def _why_not(words: list[str]) -> str:
-    if len(words) == 1 and re.fullmatch(r"[A-Z]{3,4}|[A-Z]{3}[0-9][A-Z]{3}", words[0]):
-        return f"the zone {words[0]} is an abbreviation; name it like Europe/Berlin, or UTC"
-    return "not a calendar expression of systemd"
+def _list(numbers: frozenset[int] | None, name: str) -> str:
+    return _ranges(numbers, *BOUNDS[name])
 
 
-def _date_fields(date: re.Match[str] | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    if date is None:
-        return None, None
-    if date["year"] not in {None, "*"}:
-        raise ValueError("a year cannot be said in cron")
-    if date["sep"] == "~":
-        raise ValueError("a day counted from the end of the month (~) cannot be said in five-field cron; use an rrule")
-    months, days = _numbers(date["month"], 1, 12), _numbers(date["day"], 1, 31)
-    if days is not None and all(min(days) > _LONGEST_MONTH[month - 1] for month in months or range(1, 13)):
-        raise ValueError("never fires: no such month has that day")
-    return months, days
-
-
-def _time_fields(time: re.Match[str] | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    if time is None:
-        return frozenset({0}), frozenset({0})
-    second = time["second"] or "00"
-    if not re.fullmatch(r"0+(,0+)*", second):
-        raise ValueError(
-            f"seconds ({second}) cannot be said in cron; the nearest is {time['hour']}:{time['minute']}:00, "
-            'or use every = "…" for a cadence below a minute'
-        )
-    return _numbers(time["hour"], 0, 23), _numbers(time["minute"], 0, 59)
-
-
-def _numbers(text: str, lowest: int, highest: int) -> frozenset[int] | None:
-    """Return the numbers a field matches; None for all of them."""
-    if text == "*":
-        return None
-    found: set[int] = set()
-    for part in text.split(","):
-        element = _ELEMENT.match(part)
-        if element is None:
-            raise ValueError(f"{part!r} is not a number, a range like 8..23 or a repetition like 0/5")
-        low, step = int(element["low"]), int(element["step"] or 0)
-        high = int(element["high"]) if element["high"] else (highest if element["step"] else low)
-        if not lowest <= low <= high <= highest:
-            raise ValueError(f"{part!r} is outside {lowest}..{highest}")
-        if element["step"] and (step == 0 or (not element["high"] and low + step > highest)):
-            raise ValueError(f"{part!r} never repeats within {lowest}..{highest}")
-        found.update(range(low, high + 1, step or 1))
-    return frozenset(found)
-
-
-def _weekdays(text: str) -> frozenset[int]:
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        ends = [_weekday(name) for name in re.split(r"\.\.|-", part)]
-        if len(ends) > 2 or ends[0] > ends[-1]:
-            raise ValueError(f"{part!r} is not a range of weekdays (a week starts on Monday and does not wrap)")
-        found.update(range(ends[0], ends[-1] + 1))
-    return frozenset(found)
-
-
-def _weekday(name: str) -> int:
-    for names in (_DAYS, _LONG_DAYS):
-        if name.lower() in names:
-            return names.index(name.lower()) + 1
-    raise ValueError(f"{name!r} is not a day of the week")
-
-
-def _cron(numbers: frozenset[int] | None, lowest: int, highest: int) -> str:
+def _ranges(numbers: frozenset[int] | None, lowest: int, highest: int) -> str:
     """Write a set as a cron field: `*`, ranges and single numbers."""
     if numbers is None or len(numbers) == highest - lowest + 1:
         return "*"
@@ -168,19 +104,116 @@ def _cron(numbers: frozenset[int] | None, lowest: int, highest: int) -> str:
     return ",".join(parts)
 
 
-def instants(expression: str, timezone: str, start: datetime, end: datetime) -> list[int]:
-    """Return systemd's own instants (epoch seconds) from `start` up to, and without, `end`, sorted.
+def _seconds(spec: Expression) -> frozenset[int]:
+    return frozenset(number // MICRO for number in spec.numbers("second") or ())
 
-    `timezone` is the zone where the expression names none. Raises ValueError where it is not one of systemd's.
+
+def _last_weekdays(spec: Expression) -> bool:
+    """Whether the days are certain weekdays in the last week of a month: `Mon *-*~07/1`."""
+    return spec.from_end and spec.weekdays is not None and spec.numbers("day") == _LAST_WEEK
+
+
+def _beat(spec: Expression, zone: str) -> tuple[int, int] | None:
+    """Return the even distance and the first of the seconds, where the beat never stops and clocks never change.
+
+    In a zone whose clocks are set back systemd pauses for that hour, and an interval does not.
     """
-    from oncalendar import OnCalendarError, TzIterator
+    seconds = sorted(_seconds(spec))
+    always = not any((spec.weekdays, spec.year, spec.month, spec.day))
+    always = always and all(len(spec.numbers(name) or range(high)) == high for name, high in _HANDS)
+    if not always or zone not in {"UTC", "Etc/UTC"} or len(seconds) == 1 or 60 % len(seconds):
+        return None
+    distance = 60 // len(seconds)
+    return (distance, seconds[0]) if seconds == list(range(seconds[0], 60, distance)) else None
 
-    try:
-        found = []
-        for moment in TzIterator(expression, datetime.fromtimestamp(start.timestamp() - 1, ZoneInfo(timezone))):
-            if moment.timestamp() >= end.timestamp():
-                break
-            found.append(int(moment.timestamp()))
-        return found
-    except OnCalendarError as error:
-        raise ValueError(str(error)) from error
+
+_HANDS = (("hour", 24), ("minute", 60))
+
+
+def _rule(spec: Expression) -> str | None:
+    """Return a recurrence rule where cron cannot say the days, else None."""
+    if spec.year is not None:
+        return _of_years(spec)
+    plain = not spec.from_end or _last_weekdays(spec) or (spec.numbers("day") == _LAST_DAY and spec.weekdays is None)
+    if plain and not _skips_march(spec):
+        return None
+    _check_density(spec)
+    return f"DTSTART:{RULE_YEAR}0101T000000\nRRULE:FREQ=MONTHLY;{_parts(spec)}"
+
+
+def _skips_march(spec: Expression) -> bool:
+    """Whether Prefect's croniter would leave out a day at the start of March (measured, 3.8.8).
+
+    From the end of February it counts on to the 30th or 31st, which makes it the 2nd or 3rd of March.
+    """
+    days, months = spec.numbers("day"), spec.numbers("month")
+    if days is None or spec.from_end or (months is not None and not {2, 3} <= months):
+        return False
+    beyond = min((day for day in days if day > 28), default=None)
+    return (beyond == 30 and 1 in days) or (beyond == 31 and not days.isdisjoint({1, 2}))
+
+
+def _of_years(spec: Expression) -> str:
+    years = sorted(spec.numbers("year") or range(_FIRST_YEAR, _LAST_YEAR + 1))
+    step = years[1] - years[0] if len(years) > 1 else 1
+    # Nothing that is past needs to be counted.
+    begin = next((year for year in years if year >= RULE_YEAR), years[0])
+    listed = _instants(spec, years, begin)
+    if len(listed) == 1:
+        return f"DTSTART:{listed[0]:%Y%m%dT%H%M%S}\nRRULE:FREQ=DAILY;COUNT=1"
+    if years == list(range(years[0], years[-1] + 1, step)):
+        _check_density(spec, begin)
+        until = "" if years[-1] + step > _LAST_YEAR else f";UNTIL={years[-1]}1231T235959"
+        return f"DTSTART:{begin}0101T000000\nRRULE:FREQ=YEARLY;INTERVAL={step};{_parts(spec)}{until}"
+    if len(listed) > _MOST_DATES:
+        raise ValueError(
+            "Prefect has no rule for years that lie unevenly apart; write a line for each run of years, like 2026..2028"
+        )
+    return f"DTSTART:{begin}0101T000000\nRDATE:" + ",".join(f"{moment:%Y%m%dT%H%M%S}" for moment in listed)
+
+
+def _instants(spec: Expression, years: list[int], begin: int) -> list[datetime]:
+    """Return the local times from the year `begin` on, but not many more than can be listed."""
+    found: list[datetime] = []
+    for day in calendar_elapse.dates(spec, date(begin, 1, 1), date(years[-1], 12, 31)):
+        midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 (rules are in local time)
+        found += [midnight + timedelta(seconds=second) for second in calendar_elapse.times(spec)[: _MOST_DATES + 1]]
+        if len(found) > _MOST_DATES:
+            break
+    return found
+
+
+def _parts(spec: Expression) -> str:
+    """Write the parts of a rule that say the days and the times."""
+    sign = "-" if spec.from_end else ""
+    days = spec.numbers("day")
+    parts = [f"BYMONTH={_joined(spec.numbers('month') or range(1, 13))}"]
+    if days is not None or spec.weekdays is None:
+        listed = sorted(days or range(1, 32), reverse=spec.from_end)
+        parts.append("BYMONTHDAY=" + ",".join(f"{sign}{day}" for day in listed))
+    if spec.weekdays is not None:
+        parts.append("BYDAY=" + ",".join(DAYS[day - 1][:2].upper() for day in sorted(spec.weekdays)))
+    hours, minutes = spec.numbers("hour") or range(24), spec.numbers("minute") or range(60)
+    parts += [f"BYHOUR={_joined(hours)}", f"BYMINUTE={_joined(minutes)}", f"BYSECOND={_joined(_seconds(spec))}"]
+    return ";".join(parts)
+
+
+def _joined(numbers: Collection[int]) -> str:
+    return ",".join(str(number) for number in sorted(numbers))
+
+
+def _check_density(spec: Expression, begin: int = RULE_YEAR) -> None:
+    """Refuse a rule that Prefect would count for seconds: the instants of its first ten years."""
+    days = calendar_elapse.dates(spec, date(begin, 1, 1), date(begin + 9, 12, 31))
+    counted = sum(1 for _ in days) * len(calendar_elapse.times(spec))
+    if counted <= MOST_COUNTED:
+        return
+    nearest = (
+        "write the days up to the 28th and those after it as two lines of a list"
+        if not spec.from_end and spec.year is None
+        else "the nearest has fewer times a day"
+    )
+    raise ValueError(
+        f"Prefect can say these days only by a rule, which it counts from its start at each look: {counted} instants "
+        f"in ten years are too many, more than {MOST_COUNTED}; {nearest}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchctl.core import catalog_rules
+from orchctl.core import calendar_lines, catalog_rules
 from orchctl.core.catalog import Catalog, Job, JobsFile, JobTable, Schedule, SchedulesFile, ScheduleTable
 from orchctl.core.catalog_words import describe, found_words, printable
 from orchctl.core.names import NAME_PATTERN, is_name
@@ -191,7 +191,7 @@ def _schedules(source: Source, head: SchedulesFile) -> dict[str, tuple[Schedule,
             _pydantic(source, error, path)
             continue
         timezone = table.timezone or head.timezone
-        if catalog_rules.check_schedule(source, path, table) and one:
+        if catalog_rules.check_schedule(source, path, table, timezone) and one:
             found[name] = _resolve(name, table, timezone)
             slug = found[name][-1].name
             if is_name(name) and not is_name(slug):
@@ -216,7 +216,9 @@ def _resolve(name: str, table: ScheduleTable, timezone: str) -> tuple[Schedule, 
 
     if not table.on_calendar:
         return (one(name),)
-    lines = enumerate(table.on_calendar, start=1)
+    # Where two lines name one instant, Prefect would make a run for each. A broken zone has been noted before.
+    parted = calendar_lines.disjoint(table.on_calendar, timezone) if catalog_rules.is_timezone(timezone) else ()
+    lines = enumerate(parted or table.on_calendar, start=1)
     return tuple(one(name if number == 1 else f"{name}-{number}", (line,)) for number, line in lines)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchctl.core import calendar, templates
+from orchctl.core import calendar, calendar_lines, templates
 from orchctl.core.catalog import Schedule, ScheduleTable
 from orchctl.core.catalog_cadences import cron_problem, rrule_problem
 from orchctl.core.catalog_words import is_secret, printable
@@ -56,31 +56,41 @@ def check_cadence(source: Source, path: Path, raw: object) -> bool:
     return len(given) == 1
 
 
-def check_schedule(source: Source, path: Path, table: ScheduleTable) -> bool:
-    """Check one cadence; return whether it is right."""
+def check_schedule(source: Source, path: Path, table: ScheduleTable, timezone: str) -> bool:
+    """Check one cadence, in the zone in force; return whether it is right."""
     before = len(source.problems)
     if table.anchor is not None and table.every is None:
         source.wrong((*path, "anchor"), "an anchor means something only beside every")
     if table.timezone is not None and not is_timezone(table.timezone):
         source.wrong((*path, "timezone"), **bad_timezone(table.timezone))
-    for key, value, reason in _unreadable(table):
+    for key, value, reason in _unreadable(table, timezone if is_timezone(timezone) else "UTC"):
         source.wrong((*path, key), f'"{value}": {reason}')
     return len(source.problems) == before
 
 
-def _unreadable(table: ScheduleTable) -> Iterator[tuple[str, str, str]]:
+def _unreadable(table: ScheduleTable, timezone: str) -> Iterator[tuple[str, str, str]]:
     if table.cron is not None and (reason := cron_problem(table.cron)):
         yield "cron", table.cron, reason
     if table.rrule is not None and (reason := rrule_problem(table.rrule)):
         yield "rrule", table.rrule, reason
-    for line in table.on_calendar:
+    yield from _unreadable_lines(table.on_calendar, timezone)
+
+
+def _unreadable_lines(lines: Sequence[str], timezone: str) -> Iterator[tuple[str, str, str]]:
+    broken = False
+    for line in lines:
         try:
-            zone = calendar.to_cron(line).timezone
+            calendar.convert(line, timezone)
         except ValueError as error:
+            broken = True
             yield "on_calendar", line, str(error)
-        else:
-            if zone is not None and not is_timezone(zone):
-                yield "on_calendar", line, f"{zone} is not a time zone"
+    if broken or len(lines) < 2:
+        return
+    try:
+        for line in calendar_lines.disjoint(lines, timezone):
+            calendar.convert(line, timezone)
+    except ValueError as error:
+        yield "on_calendar", " | ".join(lines), str(error)
 
 
 def check_schedule_names(
@@ -145,7 +155,8 @@ def _check_legacy(source: Source, path: Path, triggers: object, owners: dict[obj
         if not isinstance(trigger, dict):
             continue
         timer = trigger.get("timer")
-        key = (timer, trigger.get("scope", "system")) if timer else (trigger.get("cron"), trigger.get("user"))
+        line = (trigger.get("cron"), trigger.get("user"), trigger.get("file"))
+        key = (timer, trigger.get("scope", "system")) if timer else line
         what = f"{timer} ({trigger.get('scope', 'system')})" if timer else "this crontab line"
         owner = str(path[-1])
         if repr(key) in owners:

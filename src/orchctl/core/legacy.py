@@ -29,8 +29,9 @@ SYSTEM = Manager("system")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What every unit has. `load` is loaded, not-found, masked, bad-setting or error; `enabled` is UnitFileState
-    (enabled, enabled-runtime, disabled, static, linked, generated, transient, masked, …; "" where there is no file).
+    """What every unit has. `load` is loaded, not-found, masked, bad-setting or error, and `template` for a template,
+    which starts nothing by itself; `enabled` is UnitFileState (enabled, enabled-runtime, disabled, static, linked,
+    generated, transient, masked, …; "" where there is no file). `aliases` are its other names.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Unit:
     on_failure: tuple[str, ...]
     triggered_by: tuple[str, ...]
     invocation_id: str | None
+    aliases: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def generated(self) -> bool:
@@ -75,7 +77,8 @@ class Monotonic:
 class Timer(Unit):
     """A timer. `calendars` are its OnCalendar= lines as systemd normalises them; `unit` is what it starts.
 
-    `next_fire` None: it will not fire, or only at an instant on the monotonic clock.
+    `next_fire` None: it will not fire as things are. `next_monotonic_s` are the seconds of the monotonic clock at
+    which it next fires, None where no OnBootSec= and the like is due.
     """
 
     unit: str
@@ -88,6 +91,7 @@ class Timer(Unit):
     random_delay_s: float
     fixed_random_delay: bool
     wake_system: bool
+    next_monotonic_s: float | None = field(default=None, kw_only=True)
 
     @property
     def starts_when_started(self) -> bool:
@@ -102,7 +106,8 @@ class Timer(Unit):
 
 @dataclass(frozen=True, slots=True)
 class Service(Unit):
-    """A service. `environment` is that of Environment= alone; `environment_files` begin with `-` where optional.
+    """A service. `environment` is that of Environment= alone; `environment_files` begin with `-` where optional,
+    `working_directory` with `!`.
 
     `exec_start` is systemd's own line, joined by blanks, quotes lost: for showing and comparing only.
     `main_code` is the CLD_ number (1 exited, 2 killed, 3 dumped), 0 where it never ran; `main_status` the exit

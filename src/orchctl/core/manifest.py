@@ -46,6 +46,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Where a run was whose process was never ours (systemd ran it), and is gone."""
+
+    hostname: str
+    boot_id: str
+    pid: None = None
+    pid_started: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed. `snippet` is the end of its output with secrets masked, None where there was none."""
 
@@ -62,7 +72,7 @@ class Skipped:
     reason: str
 
 
-def started(who: Identity, place: Place, environment: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
+def started(who: Identity, place: Place | Away, environment: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     """Return the manifest of a run that starts `at`: status `running`."""
     return {
         "manifest_version": VERSION,
@@ -104,8 +114,8 @@ def finished(  # noqa: PLR0913 (keyword-only: the fields of a record)
     manifest: Mapping[str, Any],
     status: Status,
     *,
-    at: datetime,
-    duration_s: float,
+    at: datetime | None,
+    duration_s: float | None,
     reason: str | None = None,
     exit_code: int | None = None,
     signal: str | None = None,
@@ -114,10 +124,12 @@ def finished(  # noqa: PLR0913 (keyword-only: the fields of a record)
 ) -> dict[str, Any]:
     """Return `manifest` with its end filled in, and this attempt added to `attempts`.
 
-    `duration_s` is measured on the monotonic clock, so it need not equal the difference of the two instants.
+    `duration_s` is measured on the monotonic clock, so it need not equal the difference of the two instants. Both are
+    None where nobody wrote down when the run ended.
     """
-    ended = format_instant(at)
-    timing = {**manifest["timing"], "finished_at": ended, "duration_s": round(duration_s, 3)}
+    ended = format_instant(at) if at is not None else None
+    took = round(duration_s, 3) if duration_s is not None else None
+    timing = {**manifest["timing"], "finished_at": ended, "duration_s": took}
     attempt = {
         "attempt": manifest["attempt"],
         "status": status,

@@ -84,9 +84,9 @@ class Masker:
         self.reach = max(self.longest, _URL_REACH)
 
     @classmethod
-    def of(cls, env: Mapping[str, str]) -> Masker:
-        """Return a masker of every secret in an environment."""
-        return cls(_secrets(env))
+    def of(cls, *environments: Mapping[str, str]) -> Masker:
+        """Return a masker of every secret in these environments."""
+        return cls(secret for env in environments for secret in _secrets(env))
 
     def mask(self, text: str) -> str:
         """Return the text without its secrets. Masking twice changes nothing more."""

@@ -87,6 +87,11 @@ def format_instant(instant: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
+def format_exact(instant: datetime) -> str:
+    """Write an instant in UTC with its microseconds, so that reading it gives the same instant."""
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 def slot_name(slot: datetime) -> str:
     """Write a slot so that it can be a file name and sorts by time: `20251219T050000Z`, with microseconds if any."""
     moment = slot.astimezone(UTC)

@@ -46,7 +46,10 @@ class RemoteSchedule:
 
 @dataclass(frozen=True, slots=True)
 class RemoteDeployment:
-    """A deployment. None means that the server holds no value."""
+    """A deployment. None means that the server holds no value.
+
+    `status` is READY where a worker has asked for its runs in the last minute, else NOT_READY.
+    """
 
     id: str
     name: str
@@ -67,6 +70,7 @@ class RemoteDeployment:
     collision_strategy: str | None
     job_variables: Mapping[str, Any]
     schedules: tuple[RemoteSchedule, ...]
+    status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ def to_prefect(schedule: Schedule) -> dict[str, Any]:
         return {"interval": float(schedule.every), "anchor_date": anchor, "timezone": schedule.timezone}
     if schedule.rrule is not None:
         return {"rrule": with_start(schedule.rrule), "timezone": schedule.timezone}
-    cron = calendar.to_cron(schedule.on_calendar[0])
-    return {"cron": cron.expression, "timezone": cron.timezone or schedule.timezone, "day_or": cron.day_or}
+    return dict(calendar.convert(schedule.on_calendar[0], schedule.timezone).schedule)
 
 
 def with_start(rrule: str) -> str:

@@ -25,9 +25,9 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`run`, `observe` or `skip`, and why (None for `run`)."""
+    """`run`, `observe`, `skip`, or `fail` where a step cannot be judged; and why (None for `run`)."""
 
-    kind: Literal["run", "observe", "skip"]
+    kind: Literal["run", "observe", "skip", "fail"]
     reason: str | None = None
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchctl.core.legacy import Manager, Monotonic, Service, Timer, Unit, Units
 
 _UNIT = (
-    "Id,LoadState,LoadError,ActiveState,SubState,Result,UnitFileState,FragmentPath,SourcePath,DropInPaths,"
+    "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,UnitFileState,FragmentPath,SourcePath,DropInPaths,"
     "NeedDaemonReload,Transient,Requires,WantedBy,OnFailure,TriggeredBy,InvocationID"
 )
 _TIMER = (
-    "Unit,TimersCalendar,TimersMonotonic,NextElapseUSecRealtime,LastTriggerUSec,Persistent,AccuracyUSec,"
-    "RandomizedDelayUSec,FixedRandomDelay,WakeSystem"
+    "Unit,TimersCalendar,TimersMonotonic,NextElapseUSecRealtime,NextElapseUSecMonotonic,LastTriggerUSec,Persistent,"
+    "AccuracyUSec,RandomizedDelayUSec,FixedRandomDelay,WakeSystem"
 )
 _SERVICE = (
     "Type,ExecStart,User,Group,WorkingDirectory,Environment,EnvironmentFiles,Nice,TimeoutStartUSec,TimeoutStopUSec,"
@@ -32,6 +33,8 @@ PROPERTIES = f"{_UNIT},{_TIMER},{_SERVICE}"
 
 _SPAN_UNITS = {
     "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
     "ms": 1e-3,
     "s": 1,
     "min": 60,
@@ -48,13 +51,21 @@ _SPAN_UNITS = {
     "year": 31557600,
     "years": 31557600,
 }
-_SPAN = re.compile(r"([0-9.]+)\s*([a-z]+)")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµμ]+)\s*")
 _ENTRY = re.compile(r"\{ (\w+)=(.*?) ; ")
-_ARGV = re.compile(r"argv\[\]=(.*?) ; ignore_errors=")
+# Greedy: a command may hold this text itself, and what follows the last one is systemd's own.
+_ARGV = re.compile(r"argv\[\]=(.*) ; (?:ignore_errors|flags)=", re.DOTALL)
+# Ours, and those of a version that knows more: `FOO=1` inside a value with lines is none.
+_PROPERTY = re.compile(r"([A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*)=(.*)", re.DOTALL)
 _INSTANT = re.compile(r"(?:\w{3} )?(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))? (UTC|GMT)\Z")
 _EPOCH = re.compile(r"@(\d+)(?:\.(\d{1,6}))?\Z")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\$\'((?:[^\'\\]|\\.)*)\'|(\S+)')
-_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[0-7]{3}|.)")
+# systemd's blanks, not Unicode's: only for those does it quote a word.
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\$\'((?:[^\'\\]|\\.)*)\'|([^ \t\n\r]+)', re.DOTALL)
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[0-7]{3}|.)", re.DOTALL)
+_NOTHING = frozenset({"", "infinity", "n/a", "(null)"})
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+# systemd's "infinity" is the largest number of 64 bits; anything near it is no time.
+_ENDLESS_US = 2**62
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "s": " "}
 
 Block = Mapping[str, list[str]]
@@ -76,44 +87,84 @@ def units_of(text: str, manager: Manager) -> Units:
     return Units(manager, timers, services, others)
 
 
+def unasked(name: str, manager: Manager, *, load: str, reason: str) -> Timer:
+    """Return a timer that systemd cannot be asked about: a template, or what is no unit's name."""
+    block = {"Id": [name], "LoadState": [load], "LoadError": [reason]}
+    return _timer(block, _unit(block, manager))
+
+
+def on_the_clock(timer: Timer, *, started: datetime, started_awake: datetime) -> Timer:
+    """Return the timer with the instant of its next monotonic elapse in `next_fire`, where that is the earlier one.
+
+    `started` is when the clock began that goes on in suspend (timers that wake the system are counted by it),
+    `started_awake` when the one began that does not.
+    """
+    if timer.next_monotonic_s is None:
+        return timer
+    try:
+        due = (started if timer.wake_system else started_awake) + timedelta(seconds=timer.next_monotonic_s)
+    except OverflowError:
+        return timer
+    return replace(timer, next_fire=min(filter(None, (timer.next_fire, due))))
+
+
 def blocks(text: str) -> Iterator[Block]:
-    """Yield one mapping a unit: each property with all its lines."""
-    for part in re.split(r"\n\s*\n", text):
-        block: dict[str, list[str]] = {}
-        last = None
-        for line in part.splitlines():
-            name, equals, value = line.partition("=")
-            if equals and name.isalnum():
-                block.setdefault(name, []).append(value)
-                last = name
-            elif last is not None and line:
-                # A value with a newline in it: systemd prints it as it is.
-                block[last][-1] += f"\n{line}"
-        if block:
-            yield block
+    """Yield one mapping a unit: each property with all its lines.
+
+    A value may hold line ends, which systemd prints as they are: one in braces goes on until they close.
+    """
+    block: dict[str, list[str]] = {}
+    values: list[str] | None = None
+    for line in text.split("\n"):  # not splitlines: a value may also hold what Unicode calls a line end
+        if values is not None and values[-1].startswith("{ ") and not values[-1].endswith(" }"):
+            values[-1] += f"\n{line}"
+        elif not line.strip():
+            if block:
+                yield block
+            block, values = {}, None
+        elif match := _PROPERTY.fullmatch(line):
+            values = block.setdefault(match[1], [])
+            values.append(match[2])
+        elif values is not None:
+            values[-1] += f"\n{line}"
+    if block:
+        yield block
 
 
 def span(text: str) -> float | None:
-    """Read a time span as systemd prints it (`1min 30s`, `500us`, `0`); None for infinity and for nothing."""
-    if text in {"", "infinity", "(null)"}:
+    """Read a time span as systemd prints it (`1min 30s`, `500us`, `0`); None for infinity and for nothing.
+
+    Raises ValueError on anything else.
+    """
+    if text in _NOTHING:
         return None
-    if re.fullmatch(r"\d+", text):  # "0", and what older versions print in microseconds
-        return int(text) / 1e6
-    return float(sum(float(number) * _SPAN_UNITS[unit] for number, unit in _SPAN.findall(text)))
+    if text.isascii() and text.isdigit():  # "0", and what old versions print: microseconds
+        return int(text) / 1e6 if int(text) < _ENDLESS_US else None
+    parts = _SPAN.findall(text)
+    if _SPAN.sub("", text).strip() or not all(unit in _SPAN_UNITS for _, unit in parts):
+        raise ValueError(f"systemd printed {text!r} where a time span was expected")
+    return float(sum(float(number) * _SPAN_UNITS[unit] for number, unit in parts))
 
 
 def instant(text: str) -> datetime | None:
-    """Read an instant as systemd prints it with TZ=UTC, or as `@epoch`; None for none ("", n/a, 0)."""
-    if text in {"", "n/a", "0", "[n/a]", "(null)", "infinity"}:
+    """Read an instant as systemd prints it with TZ=UTC, as `@epoch`, or in microseconds.
+
+    None for none ("", n/a, 0), and for one that is too far away to be printed. Raises ValueError on anything else.
+    """
+    text = text.removeprefix("[").removesuffix("]")
+    if text in _NOTHING or text in {"0", "@0"} or "XXXX" in text:
         return None
-    epoch = _EPOCH.match(text)
-    if epoch is not None:
-        fraction = timedelta(microseconds=int((epoch[2] or "0").ljust(6, "0")))
-        return datetime.fromtimestamp(int(epoch[1]), UTC) + fraction
-    match = _INSTANT.match(text)
-    if match is None:
-        raise ValueError(f"systemd printed {text!r} where an instant in UTC was expected")
-    return datetime.fromisoformat(f"{match[1]}T{match[2]}.{(match[3] or '0').ljust(6, '0')}+00:00")
+    try:
+        if text.isascii() and text.isdigit():
+            return _EPOCH_START + timedelta(microseconds=int(text)) if int(text) < _ENDLESS_US else None
+        if epoch := _EPOCH.match(text):
+            fraction = timedelta(microseconds=int((epoch[2] or "0").ljust(6, "0")))
+            return _EPOCH_START + timedelta(seconds=int(epoch[1])) + fraction
+        if match := _INSTANT.match(text):
+            return datetime.fromisoformat(f"{match[1]}T{match[2]}.{(match[3] or '0').ljust(6, '0')}+00:00")
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"systemd printed {text!r} where an instant in UTC was expected")
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -176,6 +227,7 @@ def _unit(block: Block, manager: Manager) -> Unit:
         on_failure=words(_one(block, "OnFailure")),
         triggered_by=words(_one(block, "TriggeredBy")),
         invocation_id=_text(block, "InvocationID"),
+        aliases=tuple(name for name in words(_one(block, "Names")) if name != _one(block, "Id")),
     )
 
 
@@ -207,6 +259,7 @@ def _timer(block: Block, unit: Unit) -> Timer:
         random_delay_s=span(_one(block, "RandomizedDelayUSec")) or 0.0,
         fixed_random_delay=_yes(block, "FixedRandomDelay"),
         wake_system=_yes(block, "WakeSystem"),
+        next_monotonic_s=span(_one(block, "NextElapseUSecMonotonic")) or None,
     )
 
 

@@ -73,7 +73,7 @@ def _without_workspace(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, slot: str) -> Request:
-    expected = (run.expected_start_time or datetime.now(UTC)).astimezone(UTC)
+    expected = _plain(run.expected_start_time) if run.expected_start_time else datetime.now(UTC)
     due = expected if run.auto_scheduled else None
     trigger = "schedule" if run.auto_scheduled else "manual"
     if slot:
@@ -89,6 +89,11 @@ def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, sl
         game_date=parse_date(game_date) if game_date else None,
         as_of=parse_instant(as_of) if as_of else None,
     )
+
+
+def _plain(instant: datetime) -> datetime:
+    """Return one of Prefect's instants as Python's own: pendulum's, plus a timedelta, has no zone any more."""
+    return datetime.fromisoformat(instant.isoformat()).astimezone(UTC)
 
 
 def _later_due(client: SyncPrefectClient, run: FlowRun, slot: datetime) -> datetime | None:
@@ -110,11 +115,11 @@ def _later_due(client: SyncPrefectClient, run: FlowRun, slot: datetime) -> datet
         limit=50,
     )
     later = [
-        other.expected_start_time
+        _plain(other.expected_start_time)
         for other in found
-        if other.auto_scheduled and other.id != run.id and other.state_name != "Skipped"
+        if other.auto_scheduled and other.expected_start_time and other.id != run.id and other.state_name != "Skipped"
     ]
-    return next((due.astimezone(UTC) for due in later if due is not None and due.astimezone(UTC) > slot), None)
+    return next((due for due in later if due > slot), None)
 
 
 def _state(job: str, outcome: Outcome) -> State[Any]:

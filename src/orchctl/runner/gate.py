@@ -1,4 +1,4 @@
-"""The slot rule at the start of a run: the slot, owner, catch-up, claim, lock. docs/slot-rule.md has it in words."""
+"""The slot rule at a run's start: slot, owner, catch-up, claim, lock, legacy. docs/slot-rule.md has it in words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from orchctl.core import slots
-from orchctl.core.catalog import Job
+from orchctl.core.catalog import Job, TimerTrigger
 from orchctl.core.slots import Verdict
 from orchctl.errors import OrchctlError
 from orchctl.runner.shapes import Host, Request
 
 LOCK_POLL_S = 0.5
+LEGACY_POLL_S = 2.0
 # A worker starts a run up to its prefetch (10 s) before it is due. A timer never fires early, so neither do we;
 # a run that is further ahead was started by a person who did not want to wait.
 EARLY_S = 60.0
@@ -42,17 +43,46 @@ class Gate:
             verdict, run_id = self._judge(slot, run_id)
             if verdict.kind != "run":
                 return Passed(verdict, run_id, None)
-        lock = self._lock(run_id)
+        deadline = time.monotonic() + self._patience_s()
+        lock = self._lock(run_id, deadline)
         if lock is None:
             holder = self.host.locks.holder(self.job.name)
             return Passed(Verdict("skip", f"the job is locked by {holder}"), run_id, None)
-        if slot is not None:
-            # Once more: whoever held the lock may have been the last run before a handover.
-            verdict = self._owned(slot)
-            if verdict.kind != "run":
-                lock.release()
-                return Passed(verdict, run_id, None)
+        try:
+            verdict = self._under_the_lock(slot, deadline)
+        except BaseException:
+            lock.release()
+            raise
+        if verdict.kind != "run":
+            lock.release()
+            return Passed(verdict, run_id, None)
         return Passed(slots.RUN, run_id, lock)
+
+    def _under_the_lock(self, slot: datetime | None, deadline: float) -> Verdict:
+        """Look once more, now that nothing of Prefect's runs: at the owner, and for a legacy service that runs.
+
+        Whoever held the lock may have been the last run before a handover. A legacy run that is going was begun by
+        systemd before the handover, or beside us by hand. It is waited for as another run of ours would be, with the
+        lock in our hands: systemd knows no lock, and while Prefect owns the job the fence in the legacy service keeps
+        it from beginning anew, so what we wait for ends and nothing takes its place. Giving the lock away meanwhile
+        would only let a later run overtake this one.
+        """
+        verdict = self._owned(slot) if slot is not None else slots.RUN
+        while verdict.kind == "run":
+            try:
+                running = self.host.legacy_running(self.job) if self._has_timers() else ()
+            except OrchctlError as error:
+                return Verdict("fail", f"whether a legacy service of the job runs cannot be known: {error.message}")
+            if not running:
+                return verdict
+            if time.monotonic() >= deadline:
+                return Verdict("skip", f"legacy {' and '.join(running)} {'is' if len(running) == 1 else 'are'} running")
+            self.host.sleep(LEGACY_POLL_S)
+            verdict = self._owned(slot) if slot is not None else slots.RUN
+        return verdict
+
+    def _has_timers(self) -> bool:
+        return any(isinstance(trigger, TimerTrigger) for trigger in self.job.legacy)
 
     def _wait_for(self, slot: datetime) -> None:
         ahead = (slot - self.host.now()).total_seconds()
@@ -87,9 +117,8 @@ class Gate:
             return Verdict("skip", f"the slot was claimed by run {claim.run_id}"), run_id
         return slots.RUN, claim.run_id
 
-    def _lock(self, run_id: str) -> Any | None:
-        """Take the job's lock, or None where it stays taken for as long as this run may wait for it."""
-        deadline = time.monotonic() + self._patience_s()
+    def _lock(self, run_id: str, deadline: float) -> Any | None:
+        """Take the job's lock, or None where it is still taken at `deadline`."""
         while True:
             lock = self.host.locks.try_take(self.job.name, run_id=run_id, pid=self._pid)
             if lock is not None or time.monotonic() >= deadline:
@@ -97,7 +126,7 @@ class Gate:
             self.host.sleep(LOCK_POLL_S)
 
     def _patience_s(self) -> float:
-        """Return how long to wait for the lock, in seconds.
+        """Return how long to wait for the lock, and for a legacy run, in seconds.
 
         A queued run and a retry wait as long as a run may last; a late slot, which overlaps nothing at its own
         time, as long as it may still run. A slot that is on time and finds the job going is skipped.

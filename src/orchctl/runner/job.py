@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from orchctl.core.mask import Masker
 from orchctl.core.names import format_instant, run_id
 from orchctl.core.slots import Verdict
 from orchctl.errors import OrchctlError, StateBroken
+from orchctl.runner import environment, observe
 from orchctl.runner.gate import Gate
 from orchctl.runner.output import OutputPump
 from orchctl.runner.process import Command, CommandNotStarted, Ended, run_command
@@ -66,6 +67,8 @@ class _Run:
         self.manifests = host.manifests(job.data_root)
         self.place = host.place()
         self.run_id = run_id(request.expected_start, request.flow_run_id)
+        self.zone = catalog.timezone
+        self.who = environment.who(job.user)
         instant = request.slot or request.expected_start
         self.game_date = request.game_date or slots.game_date(job, instant, catalog.timezone)
         self.as_of = request.as_of or instant.replace(microsecond=0)
@@ -99,6 +102,9 @@ class _Run:
             return self._without_command("failed", reason)
         if verdict.kind == "observe":
             return self._observed(verdict.reason)
+        if verdict.kind == "fail":
+            self.log(f"not run: {verdict.reason}")
+            return self._without_command("failed", verdict.reason)
         self.log(f"skipped: {verdict.reason}")
         return self._without_command("skipped", verdict.reason)
 
@@ -114,14 +120,14 @@ class _Run:
             mode="observe" if mode == "observe" else "live",
             attempt=self.request.attempt,
         )
-        environment = {
+        facts = {
             "git_sha": self.host.git_sha(self.job.working_directory),
             "code_version": f"orchctl {orchctl.__version__}",
             "python": sys.version.split()[0],
             "orchestrator_run_id": self.request.flow_run_id,
             "catalog_digest": self.request.digest,
         }
-        manifest = manifests_format.started(who, self.place, environment, at=at)
+        manifest = manifests_format.started(who, self.place, facts, at=at)
         manifest["attempts"] = _earlier_attempts(self._directory(), self.request.attempt)
         return manifest
 
@@ -129,11 +135,34 @@ class _Run:
         return self.manifests.run_directory(self.job.asset, self.game_date, self.run_id)
 
     def _observed(self, reason: str | None) -> Outcome:
-        masker = Masker.of({**self.host.environment, **self._environment()})
-        argv = masker.mask(" ".join(self._rendered(self.job.command)))
-        would = f"would have run {argv} in {self.job.working_directory}"
+        command = self._command(self.job.command, self._values())
+        masker = Masker.of({**self.host.environment, **command.env})
+        would = f"would have run {masker.mask(' '.join(command.argv))} in {command.cwd}"
         self.log(f"observing ({reason}): {would}")
-        return replace(self._without_command("observed", reason), tail=would)
+        if command.unfit is not None:
+            self.log(f"it could not be started: {command.unfit.message}")
+        try:
+            dry_run = self._dry_run(masker)
+            said = "; ".join(filter(None, (reason, self._seen(), dry_run)))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                interrupted = f"interrupted by {type(error).__name__} while it observed"
+                whole(lambda: self._without_command("cancelled", interrupted))
+            raise
+        return replace(whole(lambda: self._without_command("observed", said)), tail=would)
+
+    def _dry_run(self, masker: Masker) -> str | None:
+        if self.job.dry_run_command is None:
+            return None
+        with observe.scratch(self.who.account) as folder:
+            command = self._command(self.job.dry_run_command, {**self._values(), "run_dir": folder})
+            log_path = self._directory() / f"attempt-{self.request.attempt}.log"
+            return observe.dry_run(command, log_path, masker, self.log, lambda pid: self._tell_of(command, pid))
+
+    def _seen(self) -> str | None:
+        if self.host.eyes is None or self.request.slot is None:
+            return None
+        return observe.seen(self.job, self.request.slot, self.zone, self.host.eyes, self.host.sleep)
 
     def _without_command(self, status: manifests_format.Status, reason: str | None) -> Outcome:
         now = self.host.now()
@@ -149,44 +178,55 @@ class _Run:
             "run_id": self.run_id,
             "run_as_of_ts": format_instant(self.as_of),
             "data_root": self.job.data_root,
-            "run_dir": str(self._directory()),
+            "run_dir": str(environment.folder(self._directory(), self.who.account)),
             "slot": format_instant(self.request.slot) if self.request.slot else "",
             "job": self.job.name,
             "step": "",
         }
 
-    def _rendered(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        values = self._values()
-        return tuple(templates.render(text, values) for text in argv)
+    def _environment(self, values: Mapping[str, str], read: Mapping[str, str]) -> dict[str, str]:
+        """Return the command's environment: the worker's, less what is Prefect's, with the job's and ours on top.
 
-    def _environment(self) -> dict[str, str]:
-        """Return the command's environment: the worker's, less what is Prefect's, with the job's and ours on top."""
-        values = self._values()
-        inherited = {key: value for key, value in self.host.environment.items() if not key.startswith("PREFECT_")}
+        `read` are the variables of the job's files.
+        """
+        inherited = environment.inherited(self.host.environment, self.who.account)
         own = {key: templates.render(text, values) for key, text in self.job.env.items()}
-        return {**inherited, **own, **{f"ORCHCTL_{key.upper()}": value for key, value in values.items()}}
+        return {**inherited, **own, **read, **{f"ORCHCTL_{key.upper()}": value for key, value in values.items()}}
 
-    def _execute(self, lock_descriptor: int) -> Outcome:
-        values, environment = self._values(), self._environment()
-        masker = Masker.of({**self.host.environment, **environment})
-        log_path = Path(values["run_dir"], f"attempt-{self.request.attempt}.log")
-        pump = OutputPump(log_path=log_path, masker=masker, emit=self.log)
-        ended: list[Ended] = []
-        command = Command(
-            argv=self._rendered(self.job.command),
+    def _command(
+        self, argv: tuple[str, ...], values: Mapping[str, str], *, inherit_fds: tuple[int, ...] = ()
+    ) -> Command:
+        read = environment.variables(self.job.env_files)
+        for note in read.notes:
+            self.log(note)
+        return Command(
+            argv=tuple(templates.render(text, values) for text in argv),
             cwd=self.job.working_directory,
-            env=environment,
+            env=self._environment(values, read.values),
             timeout_s=self.job.timeout,
             kill_after_s=self.job.kill_after,
             nice=self.job.nice,
-            inherit_fds=(lock_descriptor,),
+            inherit_fds=inherit_fds,
             token=uuid.uuid4().hex,
+            account=self.who.account,
+            unfit=self.who.unfit or read.unfit,
         )
+
+    def _execute(self, lock_descriptor: int) -> Outcome:
+        values = self._values()
+        command = self._command(self.job.command, values, inherit_fds=(lock_descriptor,))
+        masker = Masker.of({**self.host.environment, **command.env})
+        log_path = self._directory() / f"attempt-{self.request.attempt}.log"
+        pump = OutputPump(log_path=log_path, masker=masker, emit=self.log)
+        ended: list[Ended] = []
         try:
             whole(self._begin)
+            environment.own_folder(self._directory(), self.who.account)
             run_command(command, pump, on_started=lambda pid: self._tell_of(command, pid), on_ended=ended.append)
             return whole(lambda: self._judged(ended[0], pump))
         except CommandNotStarted as error:
+            if error.hint is not None:
+                self.log(f"hint: {masker.mask(error.hint)}")
             problem = RunError("NotStarted", masker.mask(error.message))
             shell_code = error.shell_code
             return whole(lambda: self._end("failed", None, pump, problem, exit_code=shell_code))

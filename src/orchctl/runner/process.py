@@ -26,6 +26,7 @@ from orchctl.runner import descendants
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from orchctl.runner.account import Account
     from orchctl.runner.descendants import Family, Process
     from orchctl.runner.output import OutputPump
 
@@ -68,7 +69,8 @@ class Command:
     `argv[0]` without a slash is looked for in the PATH of `env`, with one it is relative to `cwd`. `env` is
     the whole environment. `timeout_s`: seconds until SIGTERM, `inf` for no limit. `kill_after_s`: seconds
     from SIGTERM to SIGKILL. `inherit_fds`: open descriptors that the command keeps, under the same numbers.
-    `token` marks its processes; None draws one.
+    `token` marks its processes; None draws one. `account` is the user it runs as, None for ours; only root can
+    become another. `unfit` is what was found to be wrong with it already: it is raised instead of a start.
     """
 
     argv: tuple[str, ...]
@@ -79,6 +81,8 @@ class Command:
     nice: int = 0
     inherit_fds: tuple[int, ...] = ()
     token: str | None = None
+    account: Account | None = None
+    unfit: CommandNotStarted | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,8 @@ class _Supervisor:
         command = self._command
         if not command.argv:
             raise CommandNotStarted("cannot start a command without a program", shell_code=127)
+        if command.unfit is not None:
+            raise command.unfit
         reading, writing = os.pipe()
         try:
             self._pump.start(reading)
@@ -253,6 +259,7 @@ class _Supervisor:
                 env={**command.env, descendants.TOKEN: token},
                 start_new_session=True,
                 pass_fds=command.inherit_fds,
+                **(command.account.identity if command.account else {}),
             )
         except (OSError, ValueError) as exc:
             raise _not_started(command, exc) from exc

@@ -9,9 +9,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchctl.core.catalog import Catalog
+from orchctl.core.catalog import Catalog, Job
 from orchctl.core.manifest import Place
 from orchctl.core.slots import Owner
+from orchctl.services.observe import Eyes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Host:
 
     `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
     asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
-    informed (`runner.guard`).
+    informed (`runner.guard`). `legacy_running` answers which legacy services of a job run now; it raises OrchctlError
+    where that cannot be known. `eyes` look at what systemd did; None: nothing does.
     """
 
     applied: AppliedPort
@@ -89,5 +91,7 @@ class Host:
     environment: Mapping[str, str]
     later_due: Callable[[datetime], datetime | None] = lambda _slot: None
     tell: Callable[..., None] = lambda **_facts: None
+    legacy_running: Callable[[Job], tuple[str, ...]] = lambda _job: ()
+    eyes: Eyes | None = None
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sleep: Callable[[float], None] = time.sleep

@@ -13,6 +13,8 @@ from orchctl.errors import OrchctlError
 
 REPORT_DATE = "2025-12-19"
 SCHEDULED_PATIENCE_S = 70.0
+TIMER = "orchctl-demo"
+OBSERVED = "still-on-systemd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Stage(Protocol):
     """Where the demo plays: a temporary folder with a catalog, scripts, and a way to run `orchctl` in it."""
 
     def orchctl(self, *words: str) -> tuple[int, str, str]: ...  # noqa: D102
+    @property
+    def has_systemd(self) -> bool: ...  # noqa: D102
+    @property
+    def systemd_words(self) -> str: ...  # noqa: D102
+    def start_timers(self) -> None: ...  # noqa: D102
     def prefect_logs(self, flow_run_id: str) -> Sequence[str]: ...  # noqa: D102
     def leftovers(self) -> Mapping[int, str]: ...  # noqa: D102
     def sleep(self, seconds: float) -> None: ...  # noqa: D102
@@ -50,8 +57,12 @@ class Story:
 
     def play(self) -> None:
         """Play it from the empty folder to the list of runs. Raises DemoFailed at the first thing that is wrong."""
-        self.say("The catalog: four jobs in TOML, checked offline.")
+        self.say("The catalog: five jobs in TOML, checked offline.")
         self._run("check")
+        if self.stage.has_systemd:
+            self._legacy()
+        else:
+            self.say(f"Left out, the legacy side: {self.stage.systemd_words}.")
         self.say("A Prefect server and a worker, up when runs are really scheduled.")
         self._run("host", "up", "--port", "0")
         self.say("What would change in Prefect, the change, and nothing left to change.")
@@ -67,12 +78,36 @@ class Story:
         self._scheduled()
         self.say("What ran today.")
         self._totals()
+        if self.stage.has_systemd:
+            self._both_sides()
 
     def curtain(self) -> None:
         """Stop everything; raises DemoFailed where something is left running."""
         self._run("host", "down")
         left = self.stage.leftovers()
         self._check(not left, f"left running: {', '.join(left.values())}")
+
+    def _legacy(self) -> None:
+        self.say(f"What runs today, before anything is moved. Its systemd is {self.stage.systemd_words}.")
+        self.stage.start_timers()
+        self._run("legacy", has="orchctl-demo-tell-somebody")
+        self.say("A timer that no job names, as an entry of the catalog. Nothing is written without --write.")
+        self._run("import", "systemd", f"{TIMER}-nightly.timer", "--scope", "all", has='command = ["/bin/sh"')
+        self.say("The old cadence against the new, instant by instant. This timer does not say what was meant.")
+        self._run("schedule", "compare", "scores", "--days", "7", code=3, has="every 5 seconds")
+
+    def _both_sides(self) -> None:
+        """Show one history of both sides, which the observing runs have brought in."""
+        runs = self._data("runs", "--since", "1h", "--job", OBSERVED)["runs"]
+        legacy = [run for run in runs if run["origin"] == "systemd"]
+        told = [run for run in runs if run["status"] == "observed" and "systemd ran it" in (run["reason"] or "")]
+        self._check(bool(legacy), "no run of the timer was brought in from the journal")
+        self._check(bool(told), "no observing run says what systemd did")
+        self.say(f"What systemd did, told by Prefect's run of the same slot: {told[-1]['reason']}")
+        self._run("runs", "logs", legacy[-1]["run_id"], has="pulse for legacy")
+        self.say("Every slot against every run since the timers started, and where everything stands.")
+        self._run("runs", "audit", "--job", OBSERVED, "--since", legacy[0]["started_at"])
+        self._run("status")
 
     def _run(self, *words: str, code: int = 0, has: str = "") -> Done:
         done = Done(*self.stage.orchctl(*words))
@@ -114,7 +149,7 @@ class Story:
         while True:
             runs = self._data("runs", "--since", "1h")["runs"]
             pulse = [run for run in runs if run["job"] == "pulse" and run["status"] == "success" and run["slot"]]
-            seen = [run for run in runs if run["job"] == "still-on-systemd" and run["status"] == "observed"]
+            seen = [run for run in runs if run["job"] == OBSERVED and run["status"] == "observed"]
             if pulse and seen:
                 break
             self._check(self.stage.monotonic() < deadline, "no scheduled run came")

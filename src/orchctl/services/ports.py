@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchctl.core.catalog import Catalog
+from orchctl.core.crontab import Daemon
+from orchctl.core.import_units import Details
+from orchctl.core.journal import Entry, Written
+from orchctl.core.legacy import Manager, Service, Units
 from orchctl.core.manifest import Run, Skipped
+from orchctl.core.observed import Looked
 from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteWorker
+from orchctl.core.slots import Owner
+from orchctl.core.unit_text import Setting
 
 
 class Prefect(Protocol):
@@ -34,6 +42,7 @@ class Prefect(Protocol):
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None: ...  # noqa: D102
     def schedule_from(self, deployment_id: str, start: datetime) -> None: ...  # noqa: D102
     def scheduled_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]: ...  # noqa: D102
+    def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def flow_run(self, id: str) -> RemoteRun | None: ...  # noqa: A002, D102
     def create_run(  # noqa: D102
         self,
@@ -54,6 +63,12 @@ class Applied(Protocol):
 
     def read(self, digest: str) -> Catalog | None: ...  # noqa: D102
     def write(self, catalog: Catalog) -> Path: ...  # noqa: D102
+
+
+class Owners(Protocol):
+    """Who owns each job; `read` may raise StateBroken. See `adapters/owners.py`."""
+
+    def read(self, job: str) -> Owner | None: ...  # noqa: D102
 
 
 class ManifestTree(Protocol):
@@ -86,3 +101,96 @@ class StackHost(Protocol):
     def api_url(self) -> str | None: ...  # noqa: D102
     def log_path(self, name: str) -> Path: ...  # noqa: D102
     def log_tail(self, name: str) -> str: ...  # noqa: D102
+
+
+class LegacyUnits(Protocol):
+    """The systemds of this host. See `adapters/systemd.py`."""
+
+    def read(self, manager: Manager, names: Collection[str] = (), *, everything: bool = False) -> Units: ...  # noqa: D102
+
+
+class LegacyHost(LegacyUnits, Protocol):
+    """The systemds of this host, and whose they are. See `adapters/systemd.py`."""
+
+    def owner(self, manager: Manager) -> str | None: ...  # noqa: D102
+    def lingers(self, manager: Manager) -> bool | None: ...  # noqa: D102
+
+
+class LegacyDetails(Protocol):
+    """What else there is to know of a unit. See `adapters/unit_details.py`."""
+
+    @property
+    def me(self) -> str: ...  # noqa: D102
+    def owner(self, manager: Manager) -> str | None: ...  # noqa: D102
+    def settings(self, manager: Manager, unit: str) -> tuple[Setting, ...]: ...  # noqa: D102
+    def of(self, service: Service) -> Details: ...  # noqa: D102
+
+
+class Crontabs(Protocol):
+    """The crontabs of this host. See `adapters/cron.py`."""
+
+    caller: str
+
+    @property
+    def me(self) -> str: ...  # noqa: D102
+    @property
+    def daemon(self) -> Daemon | None: ...  # noqa: D102
+    def home(self, user: str) -> str | None: ...  # noqa: D102
+    def users(self) -> frozenset[str]: ...  # noqa: D102
+    def text_of(self, user: str) -> str: ...  # noqa: D102
+    def read_file(self, path: str) -> str: ...  # noqa: D102
+    def is_system(self, path: str) -> bool: ...  # noqa: D102
+
+
+class PrefectRule(Protocol):
+    """Prefect's own rules of when a schedule is due. See `adapters/prefect_rule.py`."""
+
+    def asked(  # noqa: D102
+        self,
+        schedules: Sequence[Mapping[str, Any]],
+        start: datetime,
+        end: datetime | None,
+        *,
+        count: int | None = None,
+    ) -> AbstractContextManager[Callable[[], tuple[list[int], ...]]]: ...
+
+
+class JournalRead(Protocol):
+    """Entries of the journal, oldest first, and whether there are others after them."""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]: ...  # noqa: D102
+    @property
+    def more(self) -> bool: ...  # noqa: D102
+
+
+class Journal(Protocol):
+    """systemd's journal. See `adapters/journald.py`."""
+
+    def entries(  # noqa: D102
+        self,
+        units: Mapping[Manager, Collection[str]],
+        *,
+        cursor: str | None = None,
+        since: datetime | None = None,
+    ) -> JournalRead: ...
+    def first(self, manager: Manager) -> datetime | None: ...  # noqa: D102
+    def output(self, written: Written, *, last: int | None = None) -> Iterator[bytes]: ...  # noqa: D102
+
+
+class Looks(Protocol):
+    """What the looks at the legacy history left. See `adapters/observed.py`."""
+
+    def read(self, job: str) -> Looked | None: ...  # noqa: D102
+    def write(self, job: str, looked: Looked) -> None: ...  # noqa: D102
+    def alone(self, job: str, *, patience_s: float) -> AbstractContextManager[bool]: ...  # noqa: D102
+
+
+class LegacyTree(Protocol):
+    """Where legacy runs are recorded: a part of `adapters/manifests.py`."""
+
+    def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]: ...  # noqa: D102
+    def existing(self, asset: str, game_date: date, run_id: str) -> dict[str, Any] | None: ...  # noqa: D102
+    def read(self, run: Run) -> dict[str, Any] | None: ...  # noqa: D102
+    def write(self, manifest: Mapping[str, Any]) -> Path: ...  # noqa: D102
+    def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102

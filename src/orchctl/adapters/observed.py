@@ -1,0 +1,64 @@
+"""What the looks at the legacy history left, one file a job: `state/observed/<job>.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchctl.adapters import files
+from orchctl.core import observed
+from orchctl.core.observed import Looked
+from orchctl.errors import NotAllowed, StateBroken
+
+_POLL_S = 0.1
+
+
+class Observed:
+    """Where each job's last look ended."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._directory = state_dir / "observed"
+
+    def read(self, job: str) -> Looked | None:
+        """Return what the last look left; None where there is nothing, or nothing that can be believed.
+
+        Then the next look reads the whole journal and writes it anew: the manifests say what was brought in.
+        """
+        try:
+            data = files.read_json(self._directory / f"{job}.json")
+            return None if data is None else observed.from_json(data)
+        except (StateBroken, ValueError):
+            return None
+
+    def write(self, job: str, looked: Looked) -> None:
+        """Write down where a look ended."""
+        files.make_directory(self._directory, mode=0o700)
+        files.write_atomic(self._directory / f"{job}.json", files.dump(observed.to_json(looked)), mode=0o600)
+
+    @contextlib.contextmanager
+    def alone(self, job: str, *, patience_s: float) -> Iterator[bool]:
+        """Keep other observers of this job out; gives False where one was still at it after `patience_s` seconds."""
+        files.make_directory(self._directory, mode=0o700)
+        path = self._directory / f"{job}.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise NotAllowed(f"cannot open {path}: {error.strerror}") from error
+        try:
+            yield _locked(descriptor, time.monotonic() + patience_s)
+        finally:
+            os.close(descriptor)
+
+
+def _locked(descriptor: int, until: float) -> bool:
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_S)
