@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Two processes: one has the tests with a real Prefect server, the other those with a real systemd, and the rest.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2
 PYTEST_ARGS ?=
 
 .PHONY: help demo test check lint unit bench docs lock clean

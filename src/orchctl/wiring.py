@@ -265,7 +265,7 @@ class App:
 def _eyes(environment: Mapping[str, str], state_dir: Path, caller: str | None) -> Eyes:
     import time
 
-    from orchctl.adapters import host_facts
+    from orchctl.adapters import env_files, host_facts
     from orchctl.adapters.journald import Journald
     from orchctl.adapters.manifests import Manifests
     from orchctl.adapters.observed import Observed
@@ -284,6 +284,7 @@ def _eyes(environment: Mapping[str, str], state_dir: Path, caller: str | None) -
         now=lambda: datetime.now(UTC),
         elapsed=time.monotonic,
         secrets=environment,
+        env_file=env_files.variables_or_none,
     )
 
 

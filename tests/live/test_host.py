@@ -103,7 +103,7 @@ def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
     for line in demo.stdout:
         if line.startswith("$ orchctl host up") or "A Prefect server and a worker" in line:
             break
-    (root,) = tmp_path.glob("orchctl-demo-*")
+    (root,) = (path for path in tmp_path.glob("orchctl-demo-*") if "systemd" not in path.name)
     # Until the server's process is there, so that there is something to clean up.
     eventually((root / "state" / "host" / "server.json").exists, within=60)
     demo.send_signal(signal.SIGINT)

@@ -152,6 +152,12 @@ def test_a_late_run_serves_the_latest_slot_only() -> None:
     assert verdicts([timer("03:00:00", "04:00:00", "05:00:00", "06:00:00")], runs) == ["missed", "missed", "late", "ok"]
 
 
+def test_a_start_by_hand_does_not_serve_a_slot_that_its_timer_would_not_catch_up() -> None:
+    found = judge([replace(timer("02:00:00"), catches_up=False)], [legacy("09:14:00")])
+    assert [slot.verdict for slot in found.slots] == ["missed"]
+    assert found.wrong
+
+
 def test_a_run_of_the_next_day_does_not_serve_yesterday() -> None:
     tomorrow = DAY + timedelta(days=1)
     instants = [int(at("02:00:00")), int(at("02:00:00", tomorrow))]

@@ -80,7 +80,11 @@ def test_root_reads_the_crontabs_of_all_and_the_files_of_cron(host: Host) -> Non
         ("root", "/etc/cron.d/some-job_1", "0 5 * * * root e", 1),
     ]
     assert found[2].entry.variables == {"SHELL": "/bin/sh"}
-    assert notes == ("line 2 of the crontab of root cannot be read: not five fields of time and a command",)
+    assert notes == (
+        "line 2 of the crontab of root cannot be read: not five fields of time and a command",
+        "cron ignores the whole of the crontab of root, for line 2",
+    )
+    assert [entry.ignored is not None for entry in found] == [False, True, False, False]
 
 
 @needs_root

@@ -9,7 +9,7 @@ import pytest
 
 from orchctl.adapters import files
 from orchctl.core.names import visible
-from orchctl.errors import StateBroken
+from orchctl.errors import OrchctlError, StateBroken
 
 
 def test_a_torn_last_line_does_not_swallow_the_next(tmp_path: Path) -> None:
@@ -72,3 +72,15 @@ def test_what_is_not_a_plain_file_is_not_and_holds_nobody(tmp_path: Path, kind: 
 )
 def test_what_a_terminal_would_obey_is_written_out(given: str, shown: str) -> None:
     assert visible(given) == shown
+
+
+def test_files_written_together_are_all_as_they_were_where_one_cannot_be_written(tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    one.write_text("before")
+    both = [files.Content(path, b"after", 0o600, None) for path in (one, tmp_path / "no-folder" / "two")]
+    with pytest.raises(OrchctlError):
+        files.write_together(both)
+    assert one.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    files.write_together(both[:1])
+    assert (one.read_text(), one.stat().st_mode & 0o777) == ("after", 0o600)

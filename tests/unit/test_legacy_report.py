@@ -320,8 +320,13 @@ def test_cron_lines_that_no_job_names() -> None:
         ("0 1 * * * /a", "unnamed", None),
         ("@reboot /b", "unnamed", None),
     ]
-    assert found[0].next_fire == datetime(2026, 11, 25, 1, 0, tzinfo=UTC)
+    # CRON_TZ means nothing to Debian's cron: 01:00 of the host's zone.
+    assert found[0].next_fire == datetime(2026, 11, 25, 6, 0, tzinfo=UTC)
     assert found[1].next_fire is None
+    (cronie,) = seen([], heard(crontab=tuple(replace(one, cronie=True) for one in cron_entries(text)[:1])))
+    assert cronie.next_fire == datetime(2026, 11, 25, 1, 0, tzinfo=UTC)
+    (dead,) = seen([], heard(crontab=tuple(replace(one, ignored="for line 9") for one in cron_entries(text)[:1])))
+    assert (dead.on, dead.next_fire) == (False, None)
     vendor = cron_entries(
         "17 * * * * root cd / && run-parts --report /etc/cron.hourly\n", user="root", file="/etc/crontab"
     )

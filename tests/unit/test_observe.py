@@ -33,7 +33,15 @@ BOTH = (*LEGACY, TimerTrigger(timer="old.timer", scope="user", user="daniel"))
 
 def unit(cls: type[Any], **fields: Any) -> Any:
     empty = dict.fromkeys(cls.__dataclass_fields__)
-    plain = {"load": "loaded", "active": "inactive", "sub": "", "on_failure": (), "requires": (), "environment": {}}
+    plain = {
+        "load": "loaded",
+        "active": "inactive",
+        "sub": "",
+        "on_failure": (),
+        "requires": (),
+        "environment": {},
+        "environment_files": (),
+    }
     return cls(**{**empty, **{key: value for key, value in plain.items() if key in empty}, **fields})
 
 
@@ -625,3 +633,53 @@ def test_the_dry_run_of_another_user_may_write_to_its_folder(scene: Scene) -> No
     scene.systemd.error = NotAllowed("systemd refuses")
     assert "the dry run ended with exit code 0" in scene.observe()
     assert "nobody" in scene.desk.log
+
+
+def test_a_running_service_is_seen_also_once_its_timer_is_masked(scene: Scene) -> None:
+    """A masked timer does not say any more what it starts: what it started at the last look is asked for."""
+    scene.systemd.units = (timer(unit="other.service"), service(name="other.service"))
+    scene.job = scene.desk.job(legacy=LEGACY[:1])
+    scene.look()
+    masked = timer(load="masked", unit="old.service", active="inactive")
+    scene.systemd.units = (masked, service(name="other.service", active="activating", sub="start"))
+    assert observe.legacy_running(scene.job, scene.eyes()) == ("other.service (system)",)
+
+
+def test_two_jobs_on_one_service_each_have_their_runs(scene: Scene) -> None:
+    many(scene)
+    first = scene.look()
+    scene.job = scene.job.model_copy(update={"name": "twin", "asset": "twin"})
+    second = scene.look()
+    assert len(first.new) == len(second.new) > 0
+    assert not set(first.new) & set(second.new)
+
+
+def test_secrets_of_environment_files_are_masked_too(scene: Scene) -> None:
+    scene.job = scene.desk.job(legacy=LEGACY, env_files=("-/etc/job.env",))
+    scene.systemd.units = (timer(), service(environment_files=("/etc/unit.env",)))
+    files = {
+        "/etc/job.env": {"API_TOKEN": "token-of-the-job"},
+        "/etc/unit.env": {"DB_PASSWORD": "password-of-the-unit"},
+    }
+    scene.changes["env_file"] = files.__getitem__
+    masker = observe.masker_of(scene.job, observe.triggers(scene.job, scene.eyes()), scene.eyes())
+    assert masker.mask("token-of-the-job password-of-the-unit") == "*** ***"
+
+
+def test_time_that_a_look_did_not_count_is_not_counted_by_the_next(scene: Scene) -> None:
+    """The journal lacked the last run (LogLevelMax=): that it holds the next one says nothing of the time before."""
+    start = scene.clock.at - timedelta(minutes=3)
+    scene.job = scene.desk.job(legacy=LEGACY[:1])
+    shown = service(invocation_id="a", ended_at=start, result="success", main_code=1, main_status=0)
+    scene.systemd.units = (timer(), shown)
+    first = scene.look()
+    assert "does not hold the last run" in (first.note or "")
+    assert first.looked is not None
+    assert first.looked.spans == ()
+    unsure = scene.clock.at - timedelta(seconds=2)
+    scene.clock.at += timedelta(minutes=5)
+    scene.systemd.units = (timer(), service())
+    looked = scene.look().looked
+    assert looked is not None
+    assert looked.spans == ((unsure, scene.clock.at - timedelta(seconds=2)),)
+    assert from_json(to_json(looked)) == looked

@@ -209,8 +209,29 @@ class Crontabs:
         found: Crontab = crontab.parse(text, with_user=path is not None, daemon=self.daemon or "debian")
         where = crontab.place(user, path)
         notes += [f"line {each.number} of {where} cannot be read: {each.reason}" for each in found.unread]
+        ignored = self._ignored(found, where)
+        if ignored is not None and found.entries:
+            notes.append(ignored)
         for entry in found.entries:
-            yield CronEntry(entry.what.user or user, path, entry.line, entry.number, entry)
+            yield CronEntry(
+                entry.what.user or user, path, entry.line, entry.number, entry, ignored, self.daemon == "cronie"
+            )
+
+    def _ignored(self, found: Crontab, where: str) -> str | None:
+        """Say why cron runs nothing of a file: Debian's gives a whole one up over one line that it cannot take."""
+        if self.daemon == "cronie":
+            return None
+        bad = [each.number for each in found.unread]
+        bad += [each.number for each in found.entries if each.what.user and not _exists(each.what.user)]
+        return f"cron ignores the whole of {where}, for line {min(bad)}" if bad else None
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def _name_of(uid: int) -> str:

@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,39 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
                 temporary.unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file is to hold. `mode` and `owner` (uid and gid; None: as the writer is) are those of the new file."""
+
+    path: Path
+    content: bytes
+    mode: int
+    owner: tuple[int, int] | None
+
+
+def write_together(contents: Sequence[Content]) -> None:
+    """Replace several files, in this order. All are written in full, beside their places, before the first is replaced:
+    a full disk or a mode that cannot be set leaves every one as it was. Raises NotAllowed or OrchctlError.
+    """
+    temporaries = [one.path.parent / f".{one.path.name}.{secrets.token_hex(4)}.tmp" for one in contents]
+    try:
+        for one, temporary in zip(contents, temporaries, strict=True):
+            with _mapped(one.path):
+                # Private until it is what it shall be: it may hold secrets.
+                _write_new(temporary, one.content, 0o600)
+                if one.owner is not None:
+                    os.chown(temporary, *one.owner)
+                temporary.chmod(one.mode)
+        for one, temporary in zip(contents, temporaries, strict=True):
+            with _mapped(one.path):
+                temporary.replace(one.path)
+                _sync_directory(one.path.parent)
+    finally:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -48,21 +47,25 @@ def texts(directory: Path) -> dict[str, str | None]:
 
 
 def write(directory: Path, contents: Mapping[str, str]) -> None:
-    """Write files of the catalog, each whole or not at all, in the order given; `directory` is made if need be.
+    """Write files of the catalog, in the order given: all or none, but for a kill between two. Makes `directory`.
 
     A file keeps its mode and, where root writes, its owner; a symlink stays one. Raises NotAllowed, OrchctlError.
     """
     files.make_directory(directory)
+    made = []
     for name, text in contents.items():
         path = (directory / name).resolve()
         before = path.stat() if path.exists() else None
-        files.write_atomic(path, text.encode())
-        with contextlib.suppress(OSError):
-            if before is not None:
-                path.chmod(stat.S_IMODE(before.st_mode))
-            if os.geteuid() == 0:
-                owner = before or directory.stat()
-                os.chown(path, owner.st_uid, owner.st_gid)
+        owner = before or directory.stat()
+        made.append(
+            files.Content(
+                path,
+                text.encode(),
+                stat.S_IMODE(before.st_mode) if before is not None else 0o644,
+                (owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None,
+            )
+        )
+    files.write_together(made)
 
 
 def _read(path: Path) -> bytes | None:

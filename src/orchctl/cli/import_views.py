@@ -76,7 +76,10 @@ def _toml(addition: Addition, before: Texts, settings: Settings) -> None:
         blank = "\n" if number and parts[0][2] else ""
         head = f", a new file that begins with: {', '.join(_head(whole))}" if old is None else ""
         render.raw([f"{blank}# ---- {settings.config_dir / name}{head} ----\n{added}".encode()])
-    render.note("nothing was written: --write adds it to the catalog")
+    render.note(
+        "nothing was written: --write adds it to the catalog; `orchctl schedule compare JOB` then shows how the"
+    )
+    render.note("schedule differs from what starts the job today, also when clocks change")
 
 
 def _head(text: str | None) -> list[str]:

@@ -171,15 +171,17 @@ def table_lines(
     console = Console(width=columns or 10_000, no_color=not settings.color, highlight=False, soft_wrap=False)
     printed = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     rights = set(right)
+    widths = [max([len(heading), *(len(row[index]) for row in rows)]) for index, heading in enumerate(headings)]
+    # What is too much for the terminal is taken from the one column; rich would take it from each.
+    over = max(0, sum(widths) + len(widths) - columns) if columns is not None else 0
     for index, heading in enumerate(headings):
-        widest = max((len(row[index]) for row in rows), default=0)
         printed.add_column(
             heading,
             justify="right" if heading in rights else "left",
             no_wrap=True,
             overflow="ellipsis",
             header_style="bold",
-            min_width=min(6, widest) if heading == flexible else max(widest, len(heading)),
+            width=max(min(6, widths[index]), widths[index] - over) if heading == flexible else widths[index],
         )
     for row in rows:
         printed.add_row(*(Text(visible(cell), style=_STYLES.get(cell, "")) for cell in row))

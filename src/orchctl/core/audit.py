@@ -44,7 +44,7 @@ class Due:
     """What makes slots of a job due: a legacy trigger, or a schedule in Prefect; and the instants it names, sorted.
 
     A start within `reach_s` seconds of its instant is on time; until `patience_s` one may still come. `feed` names
-    whose runs serve it (see `Ran.feed`).
+    whose runs serve it (see `Ran.feed`). `catches_up`: a start that comes too late is for it all the same.
     """
 
     label: str
@@ -54,6 +54,7 @@ class Due:
     patience_s: float
     feed: str
     doubts: tuple[Doubt, ...] = ()
+    catches_up: bool = True
 
 
 def reach(instants: Sequence[int], tolerance_s: float) -> float:
@@ -208,7 +209,8 @@ def _serve(dues: Sequence[Due], theirs: set[int], found: dict[int, _Found], runs
         return []
     instants = sorted({at for due in dues for at in due.instants} | theirs)
     widest = max((due.reach_s for due in dues), default=GRACE_S)
-    served = serve(instants, widest, runs, taken={at for at in theirs if found[at].by})
+    catches_up = any(due.catches_up for due in dues)
+    served = serve(instants, widest, runs, taken={at for at in theirs if found[at].by}, catches_up=catches_up)
     _enter(found, served)
     return list(served.extra)
 

@@ -50,18 +50,20 @@ class Served:
     extra: tuple[Ran, ...]
 
 
-def serve(instants: Sequence[int], reach: float, runs: Sequence[Ran], *, taken: Collection[int] = ()) -> Served:
+def serve(
+    instants: Sequence[int], reach: float, runs: Sequence[Ran], *, taken: Collection[int] = (), catches_up: bool = True
+) -> Served:
     """Match the runs of one service, by start, with its slots.
 
     A start within `reach` seconds of slots serves all of those that no earlier one has: systemd starts a service once
-    for all instants that fall into its tolerance. One that comes later serves the latest slot, if nothing has, and
-    is late (Persistent=, a service that ran too long); of `taken` it is told that something has. A start within
+    for all instants that fall into its tolerance. With `catches_up` (Persistent=) one that comes later serves the
+    latest slot, if nothing has, and is late; of `taken` it is told that something has. A start within
     reach of a slot that is served already is a second one for it.
     """
     served = Served({}, {}, {}, ())
     extra = []
     for run in runs:
-        mine = _slots_of(run, instants, reach, served.hard, taken)
+        mine = _slots_of(run, instants, reach, served.hard, taken if catches_up else None)
         if not mine:
             extra.append(run)
         for at in mine:
@@ -71,7 +73,7 @@ def serve(instants: Sequence[int], reach: float, runs: Sequence[Ran], *, taken: 
 
 
 def _slots_of(
-    run: Ran, instants: Sequence[int], reach: float, hard: dict[int, list[Ran]], taken: Collection[int]
+    run: Ran, instants: Sequence[int], reach: float, hard: dict[int, list[Ran]], taken: Collection[int] | None
 ) -> list[int]:
     first, past = bisect_left(instants, run.started - reach), bisect_right(instants, run.started)
     named = [run.slot] if run.slot is not None and _holds(instants, run.slot) else []
@@ -82,7 +84,7 @@ def _slots_of(
         return []
     latest = instants[past - 1]
     second = run.started - latest <= reach
-    free = latest not in hard and latest not in taken
+    free = taken is not None and latest not in hard and latest not in taken
     return [latest] if second or free else []
 
 

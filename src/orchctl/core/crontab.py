@@ -85,7 +85,8 @@ class Crontab:
 class CronEntry:
     """A line of a crontab of this host. `user` is who it runs as; `file` is None for that user's own crontab.
 
-    `line` is the exact line and `number` its place, as in `entry`.
+    `line` is the exact line and `number` its place, as in `entry`. `ignored` says why cron runs nothing of the whole
+    file that it stands in, None where it does. `cronie`: which cron reads it.
     """
 
     user: str
@@ -93,6 +94,8 @@ class CronEntry:
     line: str
     number: int
     entry: Entry
+    ignored: str | None = None
+    cronie: bool = False
 
     @property
     def place(self) -> str:

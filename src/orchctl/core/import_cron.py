@@ -114,7 +114,7 @@ def _carry(entry: CronEntry, told: Told) -> _Carried:
     environment = _environment(variables, told.daemon)
     made = cron_command.made(what.command, what.stdin, variables)
     keys: dict[str, Any] = {"command": [template(word) for word in made.argv]}
-    if entry.user != told.me:
+    if entry.user != told.me or entry.file is not None:
         keys["user"] = entry.user
     keys |= {"working_directory": home, "nice": 0, "catchup": "skip"}
     keys["env"] = {key: template(value) for key, value in environment.items()}

@@ -93,7 +93,8 @@ def carry(service: Service, details: Details, *, me: str) -> Carried:
     keys["command"] = [template(word) for word in made.argv]
     if service.environment_files:
         keys["env_files"] = list(service.environment_files)
-    if user := _user(service, details, lines, me):
+    user = _user(service, details, lines, me)
+    if user is not None:
         keys["user"] = user
     keys["working_directory"] = directory
     keys["nice"] = service.nice
@@ -103,6 +104,9 @@ def carry(service: Service, details: Details, *, me: str) -> Carried:
         keys["env"] = {key: template(value) for key, value in environment.items()}
     comments = [*(masker.mask(text) for text in made.comments), *directory_said, *limits_said]
     comments += [f"systemd finds {name} at {path}" for name, path in details.programs.items()]
+    if service.user is not None and user == "root" and details.account != "root":
+        said = f"a prefix + or ! runs it as root, with HOME, USER and groups of {service.user}: those are not carried"
+        left_out.append(said)
     warnings = [*left_out, *_secrets(environment), *_dropped_keys(service, details)]
     settings, settings_matter = _not_carried(details, masker)
     return Carried(keys, (*comments, *settings), (*warnings, *settings_matter))

@@ -172,6 +172,10 @@ def _named_cron(job: Job, trigger: CronTrigger, heard: Heard) -> Trigger:
 
 
 def _cron(trigger: CronTrigger, heard: Heard, *, job: str | None, group: Group, missing: str | None = None) -> Trigger:
+    where = (trigger.user, trigger.file, trigger.cron)
+    runs = missing is None and not any(
+        entry.ignored for entry in heard.crontab if (entry.user, entry.file, entry.line) == where
+    )
     return Trigger(
         job=job,
         kind="cron",
@@ -181,8 +185,8 @@ def _cron(trigger: CronTrigger, heard: Heard, *, job: str | None, group: Group, 
         file=trigger.file,
         name=masked(trigger.cron.strip(), {}),
         missing=missing,
-        on=missing is None,
-        next_fire=_cron_next(trigger, heard) if missing is None else None,
+        on=runs,
+        next_fire=_cron_next(trigger, heard) if runs else None,
     )
 
 
@@ -195,8 +199,11 @@ def _cron_next(trigger: CronTrigger, heard: Heard) -> datetime | None:
 
 
 def _as_trigger(entry: CronEntry) -> CronTrigger:
-    """Return a crontab line as the catalog would name it; not validated, for the host has it all the same."""
-    zone = entry.entry.variables.get("CRON_TZ")
+    """Return a crontab line as the catalog would name it; not validated, for the host has it all the same.
+
+    CRON_TZ means nothing to Debian's cron.
+    """
+    zone = entry.entry.variables.get("CRON_TZ") if entry.cronie else None
     return CronTrigger.model_construct(cron=entry.line, user=entry.user, file=entry.file, timezone=zone)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from orchctl.core.journal import LOST, REBOOTED, HeldBack, LegacyRun
 from orchctl.core.legacy import Manager, Service, Units
 from orchctl.core.manifest import Away, Identity, RunError, Status
 from orchctl.core.names import run_id
+from orchctl.core.observed import Looked
 
 GRACE_S = 5.0
 """Seconds that systemd may take from the instant a timer elapses to the start of its service."""
@@ -39,6 +40,29 @@ def services_of(sources: Iterable[Source]) -> dict[Manager, tuple[str, ...]]:
             if name.endswith(".service"):
                 found.setdefault(cadence.manager_of(source.trigger), set()).add(name)
     return {manager: tuple(sorted(found[manager])) for manager in sorted(found, key=str)}
+
+
+def remembered(looked: Looked | None, manager: Manager) -> set[str]:
+    """Return the services of a manager that were looked at last, none where nobody has looked."""
+    mark = f"{manager}:"
+    return {name.removeprefix(mark) for name in (looked.units if looked else ()) if name.startswith(mark)}
+
+
+def with_remembered(sources: Iterable[Source], looked: Looked | None) -> tuple[Source, ...]:
+    """Return the sources; a timer that does not say what it starts (masked, gone) with what it started last."""
+    listed = tuple(sources)
+    told = {(cadence.manager_of(one.trigger), one.service) for one in listed if isinstance(one.trigger, TimerTrigger)}
+    found = []
+    for source in listed:
+        if isinstance(source.trigger, TimerTrigger) and source.service is None:
+            manager = cadence.manager_of(source.trigger)
+            own = f"{source.trigger.timer.removesuffix('.timer')}.service"
+            known = remembered(looked, manager) - {name for one, name in told if one == manager}
+            name = own if own in known else min(known, default=None)
+            found.append(replace(source, service=name) if name is not None else source)
+        else:
+            found.append(source)
+    return tuple(found)
 
 
 def going(sources: Iterable[Source], units: Mapping[Manager, Units]) -> tuple[str, ...]:
@@ -106,8 +130,9 @@ class Recorder:
         who = Identity(
             job=self.job.name,
             asset=self.job.asset,
-            # It follows from the run alone: every observer computes the same.
-            run_id=run_id(run.started_at, run.key),
+            # It follows from the run and the job alone: every observer computes the same, and two jobs on one service
+            # do not take each other's.
+            run_id=run_id(run.started_at, f"{self.job.name}:{run.key}"),
             game_date=slots.game_date(self.job, slot or run.started_at, self.zone),
             as_of=run.started_at,
             slot=slot,

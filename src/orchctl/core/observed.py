@@ -34,6 +34,7 @@ class Looked:
     done: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
     dirty: bool = False
+    unsure: datetime | None = None
 
 
 def covered(looked: Looked | None, start: datetime, end: datetime) -> bool:
@@ -69,6 +70,7 @@ def to_json(looked: Looked) -> dict[str, Any]:
         "open": [_run_json(run) for run in looked.open],
         "done": list(looked.done),
         "dirty": looked.dirty,
+        "unsure": format_exact(looked.unsure) if looked.unsure else None,
         "spans": [[format_exact(since), format_exact(until)] for since, until in looked.spans],
     }
 
@@ -87,6 +89,7 @@ def from_json(data: object) -> Looked:
             tuple(map(str, data["done"])),
             merged(spans),
             bool(data["dirty"]),
+            parse_instant(data["unsure"]) if data.get("unsure") else None,
         )
     except (AssertionError, KeyError, TypeError) as error:
         raise ValueError(f"not what a look at the journal leaves: {error!r}") from error

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchctl.core import env_file
+from orchctl.adapters import env_files
 from orchctl.runner.account import Account
 from orchctl.runner.process import CommandNotStarted
 
@@ -109,7 +109,7 @@ def read(files: Sequence[str], notes: list[str]) -> dict[str, str]:
     for name in files:
         path, optional = name.removeprefix("-"), name.startswith("-")
         try:
-            found |= env_file.parse(_content(path))
+            found |= env_files.read(path)
         except (OSError, ValueError) as error:
             missing = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -120,16 +120,6 @@ def read(files: Sequence[str], notes: list[str]) -> dict[str, str]:
             if not missing:
                 notes.append(f"the environment file {path} is passed over: {reason}")
     return found
-
-
-def _content(path: str) -> bytes:
-    # A pipe that nobody writes to must not hold the run up.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-            raise ValueError("it is not a file")
-        return file.read()
 
 
 def folder(directory: Path, account: Account | None) -> Path:

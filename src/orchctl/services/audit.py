@@ -233,7 +233,8 @@ def _legacy_due(case: _Case, source: Source, doubts: tuple[Doubt, ...], instants
         known = [(since.timestamp(), until.timestamp()) for since, until in spans]
         reason = "the journal was not read for this time, or no longer holds it"
         doubts = (*doubts, *(Doubt(*hole, reason, total=True) for hole in core.holes(known, -_FOR_EVER, _FOR_EVER)))
-    return Due(source.label, "legacy", instants, reach, reach, feed, doubts)
+    persistent = source.timer is not None and source.timer.persistent
+    return Due(source.label, "legacy", instants, reach, reach, feed, doubts, catches_up=persistent)
 
 
 def _feed(service: str, manager: Manager) -> str:

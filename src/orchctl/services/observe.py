@@ -40,7 +40,8 @@ SNIPPET_LINES, SNIPPET_BYTES = 40, 8 * 1024
 class Eyes:
     """What a look works with. `secrets` is an environment whose secrets are masked, besides those of job and service.
 
-    `tree` gives the manifests of a data root. `elapsed` is a clock in seconds that nobody sets.
+    `env_file` returns the variables of an environment file, none where it cannot be read. `tree` gives the manifests
+    of a data root. `elapsed` is a clock in seconds that nobody sets.
     """
 
     systemd: LegacyUnits
@@ -53,6 +54,7 @@ class Eyes:
     now: Callable[[], datetime]
     elapsed: Callable[[], float]
     secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
+    env_file: Callable[[str], Mapping[str, str]] = lambda _path: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +105,17 @@ def triggers(job: Job, eyes: Eyes) -> Triggers:
     read_at = eyes.now()
     units: dict[Manager, Units] = {}
     absent: dict[Manager, str] = {}
+    looked = eyes.looks.read(job.name)
     for manager, names in cadence.managers_of({job.name: job}).items():
         try:
-            units[manager] = eyes.systemd.read(manager, sorted(names))
+            # What the timers started at the last look is asked for too: a timer that is masked or gone names nothing.
+            units[manager] = eyes.systemd.read(manager, sorted({*names, *legacy_runs.remembered(looked, manager)}))
         except SystemdUnavailable as error:
             if not error.absent:
                 raise
             absent[manager] = error.message
-    return Triggers(cadence.sources(job, units, eyes.host_zone, unread=absent), units, absent, read_at)
+    found = cadence.sources(job, units, eyes.host_zone, unread=absent)
+    return Triggers(legacy_runs.with_remembered(found, looked), units, absent, read_at)
 
 
 def legacy_running(job: Job, eyes: Eyes) -> tuple[str, ...]:
@@ -166,11 +171,14 @@ class _Look:
             self._held += folded.held
             self._write(folded.runs)
             until = read.entries[-1].at if read.more else asked_at - LAG
-            note = _nothing(first) or (None if read.more else self._unrecorded(until))
-            since = max(filter(None, (oldest, first)), default=until)
+            since = max(filter(None, (oldest, first, self._state.unsure)), default=until)
+            note = _nothing(first) or (None if read.more else self._unrecorded(since, until))
             self._state = self._next(read.entries, folded, asked_at - OVERLAP if not read.more else None)
             if note is None:
                 self._state = replace(self._state, spans=observed.with_span(self._state.spans, since, until))
+            else:
+                # No later look may count this time as known because it reads on from here.
+                self._state = replace(self._state, unsure=until)
             self._eyes.looks.write(self._job.name, self._state)
             if not read.more or self._eyes.elapsed() >= deadline:
                 going = tuple(run for run in folded.runs if run.is_open)
@@ -221,18 +229,18 @@ class _Look:
             dirty=False,
         )
 
-    def _unrecorded(self, until: datetime) -> str | None:
+    def _unrecorded(self, first: datetime, until: datetime) -> str | None:
         """Say which service's last run the journal should hold and does not, None where all is well.
 
         LogLevelMax= of a unit, or a manager's log level, keep its messages out: then silence means nothing.
         """
-        since = self._state.spans[-1][1] if self._state.spans else None
+        since = self._state.spans[-1][1] if self._state.spans else first
         for manager, names in self._found.services.items():
             for name in names:
                 service = legacy_runs.service_in(self._found.units, manager, name)
                 if service is None or service.ended_at is None or not service.invocation_id:
                     continue
-                recent = service.ended_at < until and since is not None and service.ended_at > since
+                recent = since < service.ended_at < until
                 if recent and f"{manager.scope}:{service.invocation_id}" not in self._seen:
                     return f"the journal does not hold the last run of {name} ({manager}); see its LogLevelMax="
         return None
@@ -240,7 +248,7 @@ class _Look:
     def _snippet(self, run: LegacyRun) -> str | None:
         """Return the end of what a run wrote, secrets masked; None where the journal has none of it."""
         if self._masker is None:
-            self._masker = masker_of(self._job, self._found, self._eyes.secrets)
+            self._masker = masker_of(self._job, self._found, self._eyes)
         written = Written(run.manager, run.unit, run.invocation, run.started_at, run.ended_at)
         lines = self._eyes.journal.output(written, last=SNIPPET_LINES)
         masked = b"".join(self._masker.mask_bytes(line) for line in lines)
@@ -260,7 +268,7 @@ def log_of(tree: ManifestTree, run: Run, job: Job | None, eyes: Eyes) -> Iterato
     except (KeyError, TypeError, ValueError) as error:
         message = f"the manifest of run {run.run_id} does not say which invocation of systemd's it was"
         raise OrchctlError(message, hint=f"`orchctl runs show {run.run_id}` shows what is left") from error
-    masker = masker_of(job, _shown(job, eyes), eyes.secrets)
+    masker = masker_of(job, _shown(job, eyes), eyes)
     silent = True
     for line in eyes.journal.output(Written(manager, unit, invocation, run.started_at, run.finished_at)):
         silent = False
@@ -279,11 +287,14 @@ def _shown(job: Job | None, eyes: Eyes) -> Triggers | None:
         return None  # the log is worth showing without what a service's Environment= would add
 
 
-def masker_of(job: Job | None, found: Triggers | None, secrets: Mapping[str, str]) -> Masker:
-    """Return what masks the secrets of a job, of its legacy services' Environment=, and of an environment."""
-    environments = [secrets, *([job.env] if job is not None else [])]
+def masker_of(job: Job | None, found: Triggers | None, eyes: Eyes) -> Masker:
+    """Return what masks the secrets of a job, of its legacy services, of the files of both, and of `eyes.secrets`."""
+    environments = [eyes.secrets, *([job.env] if job is not None else [])]
     units = found.units.values() if found is not None else ()
-    environments += [service.environment for one in units for service in one.services.values()]
+    services = [service for one in units for service in one.services.values()]
+    environments += [service.environment for service in services]
+    files = [*(job.env_files if job is not None else ()), *(name for one in services for name in one.environment_files)]
+    environments += [eyes.env_file(path) for path in dict.fromkeys(name.removeprefix("-") for name in files)]
     return Masker.of(*environments)
 
 
