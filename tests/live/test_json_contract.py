@@ -18,7 +18,7 @@ RUN = {
 JOB = {
     "name", "description", "schedules", "command", "dry_run_command", "env", "data_root", "working_directory",
     "work_pool", "asset", "game_date_offset_days", "nice", "timeout", "kill_after", "retries", "retry_delay", "overlap",
-    "catchup", "catchup_window", "outputs", "tags", "legacy", "gates",
+    "catchup", "catchup_window", "outputs", "tags", "legacy", "gates", "env_files", "user", "accept_cadence",
 }  # fmt: skip
 
 
@@ -61,6 +61,10 @@ def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> No
     assert shown["command"] == "runs show"
     assert set(shown["data"]) == {"run", "manifest", "directory", "logs", "ui_url"}
     assert set(envelope(project, "runs", "reindex")["data"]) == {"manifests", "added"}
+    assert set(envelope(project, "status")["data"]) == {"at", "prefect", "ok", "jobs", "problems"}
+    audit = envelope(project, "runs", "audit")["data"]
+    assert set(audit) == {"timezone", "start", "end", "wrong", "totals", "jobs"}
+    assert set(audit["jobs"][0]) == {"job", "wrong", "counts", "slots", "gaps", "extra"}
     status = envelope(project, "host", "status")["data"]
     assert set(status) == {"ok", "api_url", "ui_url", "version", "schedules", "parts"}
 

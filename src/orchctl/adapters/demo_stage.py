@@ -38,7 +38,7 @@ class DemoStage:
         try:
             self._legacy = demo_legacy.choose(self.root, self._environment)
         except BaseException:
-            self.remove()
+            shutil.rmtree(self.root, ignore_errors=True)
             raise
         self._write()
 
@@ -146,7 +146,8 @@ class DemoStage:
                 os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Remove the folder. Repeatable."""
+        """Remove the folder, and the demo's systemd. Repeatable."""
+        self._legacy.remove()
         shutil.rmtree(self.root, ignore_errors=True)
 
     @staticmethod
