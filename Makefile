@@ -2,8 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Two processes: one has the tests with a real Prefect server, the other those with a real systemd, and the rest.
-PYTEST := $(BIN)/python -m pytest -n 2
 PYTEST_ARGS ?=
 
 .PHONY: help demo test check lint unit bench docs lock clean
@@ -22,7 +20,7 @@ demo: $(STAMP)  ## the whole story in a temporary folder, in under two minutes
 	@$(BIN)/orchctl demo
 
 test: $(STAMP)  ## every test, also those with a real Prefect server, a real worker and a real systemd
-	@$(PYTEST) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
 
@@ -33,7 +31,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 unit: $(STAMP)
-	@$(PYTEST) tests/unit $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## the benchmarks behind docs/performance.md
 	@$(BIN)/python -m benchmarks

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # The same examples on every machine: a failure in CI is one that can be repeated.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -17,28 +16,14 @@ hypothesis.settings.load_profile("fixed")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Each has one server or one systemd for the session: all its tests run in one process, one after another.
-_TOGETHER = {"live": "live", "sandboxed": "systemd"}
+_MARKERS = {"live": "live", "sandboxed": "systemd"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        marker = _TOGETHER.get(item.path.parent.name)
+        marker = _MARKERS.get(item.path.parent.name)
         if marker is not None:
             item.add_marker(marker)
-
-
-class OneRoom(LoadScopeScheduling):  # type: ignore[misc] # (xdist has types, and imports them lazily)
-    """Gives each process whole files to run, and all files of a folder in `_TOGETHER` to one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        folder = path.split("/")[-2]
-        return folder if folder in _TOGETHER else path
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneRoom:
-    return OneRoom(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from box import Box
 from orchctl.adapters import sandbox
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +22,7 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     share.chmod(0o755)
     for parent in list(share.parents)[: len(share.parents) - 2]:
         parent.chmod(parent.stat().st_mode | 0o055)
-    with sandbox.booted(tmp_path_factory.mktemp("sandbox"), [share]) as inside:
+    with sandbox.booted(tmp_path_factory.mktemp("sandbox"), [share, CONFIG]) as inside:
         yield Box(inside, share)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +56,7 @@ class Sandboxed:
     def __init__(self, root: Path) -> None:
         self._base = Path(tempfile.mkdtemp(prefix="orchctl-demo-systemd-"))
         try:
-            self._box = sandbox.boot(self._base, [root, *_places_of_python()])
+            self._box = sandbox.boot(self._base, [root])
         except BaseException:
             shutil.rmtree(self._base, ignore_errors=True)
             raise
@@ -169,11 +168,3 @@ def _answers(environment: Mapping[str, str]) -> bool:
         return subprocess.run(argv, env=dict(environment), capture_output=True, timeout=10, check=False).returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
-
-
-def _places_of_python() -> list[Path]:
-    """Return the folders of this program that lie on other file systems than /, which an overlay of / lacks."""
-    here = os.stat("/").st_dev
-    package = Path(__file__).resolve().parents[1]
-    places = {Path(sys.prefix), Path(sys.base_prefix), package}
-    return sorted(place for place in places if os.stat(place).st_dev != here)

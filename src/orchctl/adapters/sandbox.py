@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 
 SYSTEMD = Path("/lib/systemd/systemd")
 BOOT_PATIENCE_S = 60.0
+_PRIVATE = ("/run", "/tmp", "/var/tmp")  # noqa: S108 (not used, but told apart)
 # $1 is the folder of the sandbox, what follows are folders that it shares with us, at the same paths.
 # systemd clears /tmp and /var/tmp when it boots: it gets its own.
 _BOOT = """
@@ -107,13 +109,14 @@ def why_not() -> str | None:
 def boot(base: Path, shared: Sequence[Path] = ()) -> Sandbox:
     """Boot a systemd in the empty folder `base`; the folders in `shared` are inside too, at the same paths.
 
-    Raises RuntimeError where it does not boot; nothing is left running then.
+    This program can run inside, wherever it is installed. Raises RuntimeError where it does not boot; nothing is left
+    running then.
     """
     kinds = ("--fork", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--kill-child")
     log = base / "boot.log"
     with log.open("wb") as output:
         outer = subprocess.Popen(
-            ["unshare", *kinds, "bash", "-c", _BOOT, "boot", str(base), *map(str, shared)],
+            ["unshare", *kinds, "bash", "-c", _BOOT, "boot", str(base), *map(str, [*_places_of_python(), *shared])],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -132,6 +135,16 @@ def boot(base: Path, shared: Sequence[Path] = ()) -> Sandbox:
     outer.kill()
     outer.wait()
     raise RuntimeError(f"systemd did not boot: {log.read_text(errors='replace')[-500:]}")
+
+
+def _places_of_python() -> list[Path]:
+    """Return the folders of this program that an overlay of / lacks: on other file systems, or in what is its own."""
+    here = os.stat("/").st_dev
+    package = Path(__file__).resolve().parents[1]
+    places = {Path(sys.prefix), Path(sys.base_prefix), package}
+    return sorted(
+        place for place in places if os.stat(place).st_dev != here or any(map(place.is_relative_to, _PRIVATE))
+    )
 
 
 @contextlib.contextmanager
