@@ -77,7 +77,7 @@ def test_what_a_terminal_would_obey_is_written_out(given: str, shown: str) -> No
 def test_files_written_together_are_all_as_they_were_where_one_cannot_be_written(tmp_path: Path) -> None:
     one = tmp_path / "one"
     one.write_text("before")
-    both = [files.Content(path, b"after", 0o600, None) for path in (one, tmp_path / "no-folder" / "two")]
+    both = [files.Content(path, b"after", 0o600, exact=True) for path in (one, tmp_path / "no-folder" / "two")]
     with pytest.raises(OrchctlError):
         files.write_together(both)
     assert one.read_text() == "before"

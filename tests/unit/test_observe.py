@@ -23,7 +23,7 @@ from orchctl.core.legacy import SYSTEM, Manager, Monotonic, Service, Timer, Unit
 from orchctl.core.manifest import fold
 from orchctl.core.observed import covered, from_json, merged, to_json, with_span
 from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
-from orchctl.services import observe
+from orchctl.services import observe, timers
 from orchctl.services.observe import Brought, Eyes
 
 USER = Manager("user", "daniel")
@@ -118,7 +118,9 @@ class Told:
         self.units = units
         self.error: OrchctlError | None = None
 
-    def read(self, manager: Manager, names: Collection[str] = (), *, everything: bool = False) -> Units:
+    def read(
+        self, manager: Manager, names: Collection[str] = (), *, everything: bool = False, handlers: bool = True
+    ) -> Units:
         if self.error is not None:
             raise self.error
         mine = [one for one in self.units if one.manager == manager]
@@ -683,3 +685,31 @@ def test_time_that_a_look_did_not_count_is_not_counted_by_the_next(scene: Scene)
     assert looked is not None
     assert looked.spans == ((unsure, scene.clock.at - timedelta(seconds=2)),)
     assert from_json(to_json(looked)) == looked
+
+
+def test_what_timers_started_at_the_last_look_is_asked_for_in_the_same_call(scene: Scene) -> None:
+    """So an audit, which asks for many jobs at once, sees the service of a masked timer as the gate does."""
+    scene.systemd.units = (timer(unit="other.service"), service(name="other.service"))
+    scene.job = scene.desk.job(legacy=LEGACY[:1])
+    scene.look()
+    scene.systemd.units = (timer(load="masked", active="inactive"), service(name="other.service"))
+    asked: list[list[str]] = []
+    answer = scene.systemd.read
+
+    def read(manager: Manager, names: Collection[str] = (), **more: bool) -> Units:
+        asked.append(sorted(names))
+        return answer(manager, names, **more)
+
+    scene.systemd.read = read  # type: ignore[method-assign]
+    eyes = scene.eyes()
+    found = timers.read(eyes.systemd, {"job": scene.job}, host_zone="UTC", now=scene.clock.now(), look=eyes.looks.read)
+    assert asked == [["old.timer", "other.service"]]
+    (source,) = found.sources(scene.job)
+    assert source.service == "other.service"
+    before = eyes.looks.read("job")
+    observe.bring_in(scene.job, "UTC", eyes)
+    after = eyes.looks.read("job")
+    assert before is not None
+    assert after is not None
+    assert after.units == before.units
+    assert len(after.spans) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -84,20 +83,16 @@ class Locks:
 
     def try_take(self, job: str, *, run_id: str, pid: int) -> JobLock | None:
         """Take the lock of `job` and write down for whom; None where somebody holds it. Never waits."""
-        files.make_directory(self._directory, mode=0o700)
         path = self._directory / f"{job}.lock"
+        descriptor = files.open_lock(path)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise NotAllowed(f"cannot open {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            taken = files.try_lock(descriptor, path)
+        except NotAllowed:
+            os.close(descriptor)
+            raise
+        if not taken:
             os.close(descriptor)
             return None
-        except OSError as error:
-            os.close(descriptor)
-            raise NotAllowed(f"cannot lock {path}: {error.strerror}") from error
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"run_id": run_id, "pid": pid}).encode(), 0)

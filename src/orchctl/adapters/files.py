@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -38,49 +39,49 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     Temporary file in the same directory, fsync, rename, fsync of the directory. Raises NotAllowed or
     OrchctlError (a full disk) and leaves the old file as it was. Repeatable.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    with _mapped(path):
-        try:
-            _write_new(temporary, content, mode)
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
+    write_together([Content(path, content, mode)])
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file is to hold. `mode` and `owner` (uid and gid; None: as the writer is) are those of the new file."""
+    """What a file is to hold. `mode` is less the umask, as for every new file, unless it is `exact`: that of a file
+    which this one replaces. `owner` is uid and gid, None for the writer's.
+    """
 
     path: Path
     content: bytes
-    mode: int
-    owner: tuple[int, int] | None
+    mode: int = 0o644
+    exact: bool = False
+    owner: tuple[int, int] | None = None
 
 
 def write_together(contents: Sequence[Content]) -> None:
     """Replace several files, in this order. All are written in full, beside their places, before the first is replaced:
-    a full disk or a mode that cannot be set leaves every one as it was. Raises NotAllowed or OrchctlError.
+    a full disk leaves every one as it was. Raises NotAllowed or OrchctlError.
     """
     temporaries = [one.path.parent / f".{one.path.name}.{secrets.token_hex(4)}.tmp" for one in contents]
     try:
         for one, temporary in zip(contents, temporaries, strict=True):
             with _mapped(one.path):
-                # Private until it is what it shall be: it may hold secrets.
-                _write_new(temporary, one.content, 0o600)
-                if one.owner is not None:
-                    os.chown(temporary, *one.owner)
-                temporary.chmod(one.mode)
+                _write_whole(temporary, one)
         for one, temporary in zip(contents, temporaries, strict=True):
             with _mapped(one.path):
                 temporary.replace(one.path)
                 _sync_directory(one.path.parent)
-    finally:
+    except BaseException:
         for temporary in temporaries:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_whole(temporary: Path, one: Content) -> None:
+    # Private until it is another's: it may hold secrets.
+    _write_new(temporary, one.content, 0o600 if one.exact else one.mode)
+    if one.owner is not None:
+        os.chown(temporary, *one.owner)
+    if one.exact:
+        temporary.chmod(one.mode)
 
 
 def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
@@ -100,6 +101,28 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
+    return True
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made with its folder where it is missing, for this user alone. Raises NotAllowed."""
+    make_directory(path.parent, mode=0o700)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise NotAllowed(
+            f"cannot open {path}: {error.strerror}", hint="see who owns it, and whether the file system is read-only"
+        ) from error
+
+
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Take the lock of an open lock file; False where another process holds it. Never waits. Raises NotAllowed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise NotAllowed(f"cannot lock {path}: {error.strerror}") from error
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import pwd
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +15,17 @@ from typing import Any
 from orchctl.core import templates
 from orchctl.core.manifest import Place
 from orchctl.core.names import format_instant
+from orchctl.errors import OrchctlError
 
 _SHA = re.compile(r"[0-9a-f]{40,64}\Z")
+
+
+def account(name: str | None) -> pwd.struct_passwd:
+    """Return a user of this host, None for this process's. Raises OrchctlError where there is none of that name."""
+    try:
+        return pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise OrchctlError(f"there is no user {name or os.geteuid()} on this host") from error
 
 
 def boot_id() -> str:

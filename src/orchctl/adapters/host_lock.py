@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from orchctl.adapters import files
 from orchctl.core.names import format_instant
-from orchctl.errors import Locked, NotAllowed
+from orchctl.errors import Locked
 
 
 @contextlib.contextmanager
@@ -21,19 +20,11 @@ def held(state_dir: Path, command: str) -> Iterator[None]:
 
     Raises Locked at once where another process holds it, naming that one's pid, command and start.
     """
-    files.make_directory(state_dir, mode=0o700)
     path = state_dir / "orchctl.lock"
+    descriptor = files.open_lock(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise NotAllowed(
-            f"cannot open {path}: {error.strerror}", hint="see who owns it, and whether the file system is read-only"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Locked(f"{_holder(descriptor)} is at work on this host", hint="wait until it has ended") from error
+        if not files.try_lock(descriptor, path):
+            raise Locked(f"{_holder(descriptor)} is at work on this host", hint="wait until it has ended")
         record = {"pid": os.getpid(), "command": command, "started_at": format_instant(datetime.now(UTC))}
         # A full disk must not keep anybody from stopping what runs: then the holder is only not named.
         with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import pwd
 import subprocess
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import IO, Any
 
+from orchctl.adapters import host_facts
 from orchctl.core import journal
 from orchctl.core.journal import Entry, Written
 from orchctl.core.legacy import Manager
@@ -131,11 +131,7 @@ class Journald:
         return words
 
     def _uid(self, manager: Manager) -> int:
-        name = manager.user or self._caller
-        try:
-            return pwd.getpwnam(name).pw_uid if name else os.geteuid()
-        except KeyError as error:
-            raise OrchctlError(f"there is no user {name} on this host") from error
+        return host_facts.account(manager.user or self._caller).pw_uid
 
     @cached_property
     def _warnings(self) -> str:
@@ -207,7 +203,7 @@ class Journald:
         """Raise what journalctl's messages mean; it exits with 0 also where it shows nothing."""
         others = any(manager.scope == "system" or self._uid(manager) != os.geteuid() for manager in managers)
         if _CLOSED in said or (_HIDDEN in said and others):
-            user = pwd.getpwuid(os.geteuid()).pw_name
+            user = host_facts.account(None).pw_name
             raise NotAllowed(
                 f"{user} may not read the journal",
                 hint=f"`sudo usermod -aG systemd-journal {user}`, then log in anew (a worker: start it anew)",

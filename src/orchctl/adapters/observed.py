@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from orchctl.adapters import files
 from orchctl.core import observed
 from orchctl.core.observed import Looked
-from orchctl.errors import NotAllowed, StateBroken
+from orchctl.errors import StateBroken
 
 _POLL_S = 0.1
 
@@ -42,23 +41,12 @@ class Observed:
     @contextlib.contextmanager
     def alone(self, job: str, *, patience_s: float) -> Iterator[bool]:
         """Keep other observers of this job out; gives False where one was still at it after `patience_s` seconds."""
-        files.make_directory(self._directory, mode=0o700)
         path = self._directory / f"{job}.lock"
+        descriptor = files.open_lock(path)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise NotAllowed(f"cannot open {path}: {error.strerror}") from error
-        try:
-            yield _locked(descriptor, time.monotonic() + patience_s)
+            until = time.monotonic() + patience_s
+            while not (taken := files.try_lock(descriptor, path)) and time.monotonic() < until:
+                time.sleep(_POLL_S)
+            yield taken
         finally:
             os.close(descriptor)
-
-
-def _locked(descriptor: int, until: float) -> bool:
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() >= until:
-            return False
-        time.sleep(_POLL_S)

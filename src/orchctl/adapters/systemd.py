@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchctl.adapters import host_facts
 from orchctl.core import systemd_show
 from orchctl.core.legacy import Manager, Service, Timer, Units
 from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
@@ -186,11 +187,7 @@ class Systemd:
         return f"/run/user/{account.pw_uid}"
 
     def _account(self, manager: Manager) -> pwd.struct_passwd:
-        name = manager.user or self._caller
-        try:
-            return pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
-        except KeyError as error:
-            raise OrchctlError(f"there is no user {name or os.geteuid()} on this host") from error
+        return host_facts.account(manager.user or self._caller)
 
     def _failed(self, manager: Manager, said: str, argv: Sequence[str]) -> OrchctlError:
         if any(word in said for word in _REFUSED):

@@ -56,15 +56,10 @@ def write(directory: Path, contents: Mapping[str, str]) -> None:
     for name, text in contents.items():
         path = (directory / name).resolve()
         before = path.stat() if path.exists() else None
-        owner = before or directory.stat()
-        made.append(
-            files.Content(
-                path,
-                text.encode(),
-                stat.S_IMODE(before.st_mode) if before is not None else 0o644,
-                (owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None,
-            )
-        )
+        mode = stat.S_IMODE(before.st_mode) if before is not None else 0o644
+        like = before or directory.stat()
+        owner = (like.st_uid, like.st_gid) if os.geteuid() == 0 else None
+        made.append(files.Content(path, text.encode(), mode, exact=before is not None, owner=owner))
     files.write_together(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,32 +88,17 @@ def run(
     work_pool: str,
 ) -> None:
     """Import what `find` finds, given the catalog that is there and the zone of its schedules; print or write it."""
-    if write:
-        with app.exclusive("import"):
-            _run(app, find, write=True, data_root=data_root, work_pool=work_pool)
-    else:
-        _run(app, find, write=False, data_root=data_root, work_pool=work_pool)
-
-
-def _run(
-    app: App,
-    find: Callable[[Catalog, str], Imported],
-    *,
-    write: bool,
-    data_root: Path | None,
-    work_pool: str,
-) -> None:
     from orchctl.services import importing as service
 
-    before = app.catalog_texts
-    shown = tuple(str(app.settings.config_dir / name) for name in (service.JOBS, service.SCHEDULES))
-    catalog = service.existing(before, files=(shown[0], shown[1]))
-    zone = before.timezone or app.host_zone
-    root = str((data_root or app.default_data_root).absolute())
-    addition = service.add(before, find(catalog, zone), zone=zone, data_root=root, work_pool=work_pool)
-    written: tuple[str, ...] = ()
-    if write and addition.imported.jobs:
-        written = service.write(addition, before, app.write_catalog)
+    with app.exclusive("import") if write else contextlib.nullcontext():
+        before = app.catalog_texts
+        shown = tuple(str(app.settings.config_dir / name) for name in (service.JOBS, service.SCHEDULES))
+        catalog = service.existing(before, files=(shown[0], shown[1]))
+        zone = before.timezone or app.host_zone
+        root = str((data_root or app.default_data_root).absolute())
+        addition = service.add(before, find(catalog, zone), zone=zone, data_root=root, work_pool=work_pool)
+        adds = write and addition.imported.jobs
+        written = service.write(addition, before, app.write_catalog) if adds else ()
     import_views.imported(addition, before, app.settings, written=written)
     refused, jobs = addition.imported.refused, addition.imported.jobs
     if refused:

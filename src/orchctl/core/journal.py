@@ -44,6 +44,11 @@ _HELD = {
 _MAIN_CODES = {1: "exited", 2: "killed", 3: "dumped"}
 
 
+def run_key(manager: Manager, invocation: str) -> str:
+    """Return what tells a run from every other: scope and invocation."""
+    return f"{manager.scope}:{invocation}"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message of a manager about a service. `invocation` is "" where the message carries none."""
@@ -64,7 +69,7 @@ class Entry:
     @property
     def key(self) -> str:
         """Which run it is about (see `LegacyRun.key`)."""
-        return f"{self.manager.scope}:{self.invocation}"
+        return run_key(self.manager, self.invocation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,8 @@ class LegacyRun:
 
     @property
     def key(self) -> str:
-        """What tells it from every other run: scope and invocation."""
-        return f"{self.manager.scope}:{self.invocation}"
+        """What tells it from every other run (see `run_key`)."""
+        return run_key(self.manager, self.invocation)
 
 
 @dataclass(frozen=True, slots=True)

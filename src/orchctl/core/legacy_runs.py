@@ -42,6 +42,11 @@ def services_of(sources: Iterable[Source]) -> dict[Manager, tuple[str, ...]]:
     return {manager: tuple(sorted(found[manager])) for manager in sorted(found, key=str)}
 
 
+def marks(services: Mapping[Manager, Iterable[str]]) -> tuple[str, ...]:
+    """Return services as a look writes down which it was about (`Looked.units`)."""
+    return tuple(f"{manager}:{name}" for manager, names in services.items() for name in names)
+
+
 def remembered(looked: Looked | None, manager: Manager) -> set[str]:
     """Return the services of a manager that were looked at last, none where nobody has looked."""
     mark = f"{manager}:"

@@ -115,7 +115,8 @@ def audit(world: World, window: Window, *, only: str | None = None) -> Audited:
         min(window.end + MARGIN, now),
         now.timestamp(),
     )
-    read = timers.read(world.systemd, jobs, host_zone=world.eyes.host_zone, now=now)
+    eyes = world.eyes
+    read = timers.read(world.systemd, jobs, host_zone=eyes.host_zone, now=now, look=eyes.looks.read)
     cases = [_case(world, job, read) for job in jobs.values()]
     notes = _bring_in(world, cases, read, span)
     _add_schedules(world, [case for case in cases if case.since is not None], span)
@@ -147,13 +148,12 @@ def _bring_in(world: World, cases: Sequence[_Case], read: Read, span: _Span) -> 
         services = legacy_runs.services_of(case.sources)
         if not services:
             continue
-        case.looked = world.eyes.looks.read(case.job.name)
+        case.looked = read.looked[case.job.name]
         if not observed.covered(case.looked, span.first, span.last):
             reason = _look(world, case, read)
             if reason is not None:
                 said.setdefault(reason, []).append(case.job.name)
-        units = {f"{manager}:{name}" for manager, some in services.items() for name in some}
-        if case.looked is not None and set(case.looked.units) != units:
+        if case.looked is not None and set(case.looked.units) != set(legacy_runs.marks(services)):
             case.looked = None
     return tuple(f"{', '.join(jobs)}: {reason}" for reason, jobs in said.items())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import orchctl
-from orchctl.core import cadence, journal, legacy_runs, observed
+from orchctl.core import journal, legacy_runs, observed
 from orchctl.core.cadence import Source
 from orchctl.core.catalog import Job
 from orchctl.core.journal import Entry, Folded, HeldBack, LegacyRun, Written
@@ -20,9 +20,11 @@ from orchctl.core.legacy_runs import Recorder
 from orchctl.core.manifest import Run
 from orchctl.core.mask import Masker
 from orchctl.core.observed import Looked
-from orchctl.errors import OrchctlError, SystemdUnavailable
+from orchctl.errors import OrchctlError
+from orchctl.services import timers
 from orchctl.services.legacy_record import Record
-from orchctl.services.ports import Journal, LegacyTree, LegacyUnits, Looks, ManifestTree
+from orchctl.services.ports import Journal, LegacyTree, Looks, ManifestTree
+from orchctl.services.timers import TimerReader
 
 HISTORY = timedelta(days=7)
 """How far back the first look at a job reads."""
@@ -44,7 +46,7 @@ class Eyes:
     of a data root. `elapsed` is a clock in seconds that nobody sets.
     """
 
-    systemd: LegacyUnits
+    systemd: TimerReader
     journal: Journal
     looks: Looks
     tree: Callable[[str], LegacyTree]
@@ -102,20 +104,12 @@ def triggers(job: Job, eyes: Eyes) -> Triggers:
 
     Raises NotAllowed or OrchctlError where a manager could not be asked although it may be there.
     """
-    read_at = eyes.now()
-    units: dict[Manager, Units] = {}
-    absent: dict[Manager, str] = {}
-    looked = eyes.looks.read(job.name)
-    for manager, names in cadence.managers_of({job.name: job}).items():
-        try:
-            # What the timers started at the last look is asked for too: a timer that is masked or gone names nothing.
-            units[manager] = eyes.systemd.read(manager, sorted({*names, *legacy_runs.remembered(looked, manager)}))
-        except SystemdUnavailable as error:
-            if not error.absent:
-                raise
-            absent[manager] = error.message
-    found = cadence.sources(job, units, eyes.host_zone, unread=absent)
-    return Triggers(legacy_runs.with_remembered(found, looked), units, absent, read_at)
+    one = {job.name: job}
+    read = timers.read(eyes.systemd, one, host_zone=eyes.host_zone, now=eyes.now(), look=eyes.looks.read)
+    unread = [read.errors[manager] for manager in read.unread]
+    if unread:
+        raise unread[0]
+    return Triggers(read.sources(job), read.units, read.absent, read.at)
 
 
 def legacy_running(job: Job, eyes: Eyes) -> tuple[str, ...]:
@@ -147,7 +141,7 @@ def bring_in(job: Job, zone: str, eyes: Eyes, found: Triggers | None = None) -> 
 class _Look:
     def __init__(self, job: Job, zone: str, eyes: Eyes, found: Triggers) -> None:
         self._job, self._eyes, self._found = job, eyes, found
-        names = tuple(f"{manager}:{name}" for manager, some in found.services.items() for name in some)
+        names = legacy_runs.marks(found.services)
         before = eyes.looks.read(job.name)
         # Other services than at the last look: what was known of those says nothing about these.
         self._state = before if before is not None and before.units == names else Looked(names)
@@ -241,7 +235,7 @@ class _Look:
                 if service is None or service.ended_at is None or not service.invocation_id:
                     continue
                 recent = since < service.ended_at < until
-                if recent and f"{manager.scope}:{service.invocation_id}" not in self._seen:
+                if recent and journal.run_key(manager, service.invocation_id) not in self._seen:
                     return f"the journal does not hold the last run of {name} ({manager}); see its LogLevelMax="
         return None
 

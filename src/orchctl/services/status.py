@@ -81,7 +81,7 @@ def status(world: World, *, now: datetime, only: str | None = None) -> Status:
         prefects = _ask_prefect(world, jobs, findings, now=now, everything=only is None)
     except (PrefectApiError, NotAllowed) as error:
         unreachable = error.message
-        findings.append(Finding("prefect-unreachable", error.message))
+        findings.append(Finding("prefect-unreachable", "; ".join(filter(None, (error.message, error.hint)))))
     skipped: list[Skipped] = []
     last = _last_runs(world, jobs, now, skipped)
     found = tuple(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from orchctl.core import cadence
+from orchctl.core import cadence, legacy_runs
 from orchctl.core.cadence import Source
 from orchctl.core.catalog import Job
 from orchctl.core.legacy import Manager, Units
+from orchctl.core.observed import Looked
 from orchctl.errors import OrchctlError, SystemdUnavailable
 
 
@@ -24,12 +25,17 @@ class TimerReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the managers answered at `at` (UTC), and why those that did not, did not."""
+    """What the managers answered at `at` (UTC), and why those that did not, did not.
+
+    `looked` is what the last look at each job's history left, where that was asked for: it remembers which service a
+    timer started that is masked or gone by now.
+    """
 
     units: Mapping[Manager, Units]
     errors: Mapping[Manager, OrchctlError]
     host_zone: str
     at: datetime
+    looked: Mapping[str, Looked | None]
 
     @property
     def absent(self) -> dict[Manager, str]:
@@ -44,21 +50,33 @@ class Read:
     def sources(self, job: Job) -> tuple[Source, ...]:
         """Return the legacy triggers of one of the jobs."""
         said = {manager: error.message for manager, error in self.errors.items()}
-        return cadence.sources(job, self.units, self.host_zone, unread=said)
+        found = cadence.sources(job, self.units, self.host_zone, unread=said)
+        return legacy_runs.with_remembered(found, self.looked.get(job.name))
 
 
-def read(reader: TimerReader, jobs: Mapping[str, Job], *, host_zone: str, now: datetime) -> Read:
+def read(
+    reader: TimerReader,
+    jobs: Mapping[str, Job],
+    *,
+    host_zone: str,
+    now: datetime,
+    look: Callable[[str], Looked | None] = lambda _job: None,
+) -> Read:
     """Ask each systemd that holds a timer of the jobs, once: one systemctl call, two where a service is named
     otherwise than its timer. An error of one does not hide the answer of another.
+
+    `look` returns what the last look at a job's history left; its services are asked for too.
     """
+    looked = {name: look(name) for name in jobs}
     units: dict[Manager, Units] = {}
     errors: dict[Manager, OrchctlError] = {}
     for manager, names in sorted(cadence.managers_of(jobs).items(), key=lambda item: str(item[0])):
+        known = {name for one in looked.values() for name in legacy_runs.remembered(one, manager)}
         try:
-            units[manager] = reader.read(manager, sorted(names), handlers=False)
+            units[manager] = reader.read(manager, sorted(names | known), handlers=False)
         except OrchctlError as error:
             errors[manager] = error
-    return Read(units, errors, host_zone, now)
+    return Read(units, errors, host_zone, now, looked)
 
 
 def _is_absent(error: OrchctlError) -> bool:
