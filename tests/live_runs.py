@@ -17,7 +17,7 @@ import httpx
 from orchctl.adapters import host_facts
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.core.remote import RemoteDeployment, RemoteRun
-from support import Live, Project, clean_env, eventually
+from support import Live, Project, clean_env, eventually, sigint_as_usual
 
 MARK = "ORCHTEST_MARK"
 
@@ -39,13 +39,8 @@ class OwnWorker:
         """Start it unless it runs."""
         if self.is_gone():
             self._stack.stop(self._name, patience_s=0)
-            # Where SIGINT is ignored (tests in the background of a script), a worker would ignore SIGTERM too:
-            # it passes that on to itself as SIGINT.
-            before = signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
+            with sigint_as_usual():
                 self._stack.start_worker(self.pool, self._live.api_url, limit=8)
-            finally:
-                signal.signal(signal.SIGINT, before)
         return self
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,20 @@ class Live:
 
 def clock() -> stack.Clock:
     return stack.Clock(time.monotonic, time.sleep, lambda: datetime.now(UTC))
+
+
+@contextlib.contextmanager
+def sigint_as_usual() -> Iterator[None]:
+    """Let processes that are started within obey SIGINT.
+
+    Tests in the background of a script ignore it, their children inherit that, and a worker, which passes SIGTERM on
+    to itself as SIGINT, could not even be stopped.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def clean_env() -> dict[str, str]:

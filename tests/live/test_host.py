@@ -14,7 +14,7 @@ import pytest
 
 from orchctl.adapters.demo_stage import DemoStage
 from orchctl.adapters.local_stack import LocalStack
-from support import Project, eventually
+from support import Project, eventually, sigint_as_usual
 
 
 @pytest.fixture
@@ -87,9 +87,7 @@ def test_a_pid_that_was_given_to_somebody_else_is_not_ours(alone: Project) -> No
 
 def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    # A test run in the background of a script ignores SIGINT, and its children with it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with sigint_as_usual():
         demo = subprocess.Popen(
             [sys.executable, "-m", "orchctl", "demo"],
             env=env,
@@ -97,8 +95,6 @@ def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("$ orchctl host up") or "A Prefect server and a worker" in line:

@@ -13,6 +13,8 @@ import pexpect
 import pytest
 import tomli_w
 
+from support import sigint_as_usual
+
 MANY = 200
 NOBODY = "http://127.0.0.1:9/api"
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -31,9 +33,10 @@ def places(tmp_path: Path) -> list[str]:
 def terminal(*words: str, columns: int = 80, lines: int = 24) -> pexpect.spawn[str]:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": str(lines)}
     argv = ["-m", "orchctl", *words]
-    return pexpect.spawn(
-        sys.executable, argv, env=environment, encoding="utf-8", dimensions=(lines, columns), timeout=60
-    )
+    with sigint_as_usual():
+        return pexpect.spawn(
+            sys.executable, argv, env=environment, encoding="utf-8", dimensions=(lines, columns), timeout=60
+        )
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
