@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 .PHONY: help demo test check lint unit bench docs lock clean
 
@@ -20,7 +21,7 @@ demo: $(STAMP)  ## the whole story in a temporary folder, in under two minutes
 	@$(BIN)/orchctl demo
 
 test: $(STAMP)  ## every test, also those with a real Prefect server, a real worker and a real systemd
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
 
@@ -31,7 +32,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 unit: $(STAMP)
-	@$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## the benchmarks behind docs/performance.md
 	@$(BIN)/python -m benchmarks

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from orchctl.core import calendar
+
 DATA = Path(__file__).parent / "data"
 Runs = list[list[int]]
 
@@ -91,3 +93,12 @@ def _case(row: dict[str, Any]) -> Case:
 def _rows(name: str) -> Iterator[dict[str, Any]]:
     for line in (DATA / name).read_text(encoding="utf-8").splitlines():
         yield json.loads(line)
+
+
+@cache
+def converted(text: str, zone: str) -> calendar.Conversion | None:
+    """Return what an expression becomes in Prefect, None where it is refused."""
+    try:
+        return calendar.convert(text, zone)
+    except ValueError:
+        return None

@@ -26,24 +26,22 @@ def kinds(conversion: calendar.Conversion) -> Iterable[str]:
         yield _KINDS[2]
 
 
-def counted(cases: Iterable[calendar_corpus.Case], zone: str) -> Counter[tuple[str, bool]]:
-    """Count by row, and whether all instants are equal (no note)."""
-    found: Counter[tuple[str, bool]] = Counter()
-    for case in cases:
-        try:
-            conversion = calendar.convert(case.text, zone)
-        except ValueError:
-            found[_REFUSED, True] += 1
-        else:
-            found.update((kind, not conversion.notes) for kind in kinds(conversion))
-    return found
+def rows_of(case: calendar_corpus.Case, zone: str) -> list[tuple[str, bool]]:
+    """Return the rows in which an expression is counted, and whether all its instants are equal (no note)."""
+    conversion = calendar_corpus.converted(case.text, zone)
+    if conversion is None:
+        return [(_REFUSED, True)]
+    exact = not conversion.notes
+    return [(kind, exact) for kind in kinds(conversion)]
 
 
 def table(zone: str) -> str:
     """Return the table of a host zone as Markdown: the expressions that systemd takes, real ones and all."""
-    taken = calendar_corpus.valid()
-    real = counted((case for case in taken if case.origin == "real"), zone)
-    every = counted(taken, zone)
+    real, every = Counter[tuple[str, bool]](), Counter[tuple[str, bool]]()
+    for case in calendar_corpus.valid():
+        found = rows_of(case, zone)
+        every.update(found)
+        real.update(found if case.origin == "real" else ())
     rows = [f"| in {zone} | real: equal | real: with a note | all: equal | all: with a note |", "|---|---|---|---|---|"]
     for kind in _KINDS:
         numbers = (str(each[kind, exact]) for each in (real, every) for exact in (True, False))

@@ -23,12 +23,7 @@ THE_END = int(datetime(2200, 1, 2, tzinfo=UTC).timestamp())
 ABBREVIATED = {"*-*-* 10:00 CET"}
 
 
-@cache
-def converted(text: str, zone: str) -> calendar.Conversion | None:
-    try:
-        return calendar.convert(text, zone)
-    except ValueError:
-        return None
+converted = corpus.converted
 
 
 def asked(zone: str) -> Iterator[tuple[corpus.Case, int, list[int], int]]:
