@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from orchctl.adapters import files
+from orchctl.adapters.observed import Observed
 from orchctl.core.names import visible
+from orchctl.core.observed import Looked
 from orchctl.errors import OrchctlError, StateBroken
 
 
@@ -84,3 +87,20 @@ def test_files_written_together_are_all_as_they_were_where_one_cannot_be_written
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     files.write_together(both[:1])
     assert (one.read_text(), one.stat().st_mode & 0o777) == ("after", 0o600)
+
+
+def test_what_a_look_left_is_written_also_while_somebody_removes_the_state_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Observed(tmp_path / "state")
+    looks.write("job", Looked(()))
+    written = files.write_atomic
+
+    def removed_meanwhile(path: Path, content: bytes, *, mode: int) -> None:
+        monkeypatch.setattr(files, "write_atomic", written)
+        shutil.rmtree(tmp_path / "state")
+        written(path, content, mode=mode)
+
+    monkeypatch.setattr(files, "write_atomic", removed_meanwhile)
+    looks.write("job", Looked((), "here"))
+    assert looks.read("job") == Looked((), "here")

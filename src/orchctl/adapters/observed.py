@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from orchctl.adapters import files
 from orchctl.core import observed
 from orchctl.core.observed import Looked
-from orchctl.errors import StateBroken
+from orchctl.errors import OrchctlError, StateBroken
 
 _POLL_S = 0.1
+_T = TypeVar("_T")
 
 
 class Observed:
@@ -35,14 +37,18 @@ class Observed:
 
     def write(self, job: str, looked: Looked) -> None:
         """Write down where a look ended."""
+        content = files.dump(observed.to_json(looked))
+        _once_more(lambda: self._write(job, content))
+
+    def _write(self, job: str, content: bytes) -> None:
         files.make_directory(self._directory, mode=0o700)
-        files.write_atomic(self._directory / f"{job}.json", files.dump(observed.to_json(looked)), mode=0o600)
+        files.write_atomic(self._directory / f"{job}.json", content, mode=0o600)
 
     @contextlib.contextmanager
     def alone(self, job: str, *, patience_s: float) -> Iterator[bool]:
         """Keep other observers of this job out; gives False where one was still at it after `patience_s` seconds."""
         path = self._directory / f"{job}.lock"
-        descriptor = files.open_lock(path)
+        descriptor = _once_more(lambda: files.open_lock(path))
         try:
             until = time.monotonic() + patience_s
             while not (taken := files.try_lock(descriptor, path)) and time.monotonic() < until:
@@ -50,3 +56,11 @@ class Observed:
             yield taken
         finally:
             os.close(descriptor)
+
+
+def _once_more(do: Callable[[], _T]) -> _T:
+    """Do it, and once more where it failed: somebody may have removed the state directory at this very moment."""
+    try:
+        return do()
+    except OrchctlError:
+        return do()
