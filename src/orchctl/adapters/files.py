@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,6 +32,19 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
                 path.mkdir(mode=mode)
             if not path.is_dir():
                 raise NotADirectoryError(20, "is in the way and is not a directory", str(path))
+
+
+def make_private(path: Path) -> None:
+    """Make a folder of the state directory, for its owner alone. When this returns no power cut takes it away again."""
+    if path.is_dir():
+        return
+    make_directory(path.parent, mode=0o700)
+    with _mapped(path):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            if (owner := heir(path.parent)) is not None:
+                os.chown(path, *owner, follow_symlinks=False)
+        _sync_directory(path.parent)
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -84,7 +98,7 @@ def _write_whole(temporary: Path, one: Content) -> None:
         temporary.chmod(one.mode)
 
 
-def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> bool:
     """Create `path` with `content` unless it exists; return whether we did. It is never seen half-written.
 
     The file is written under another name and then linked: `link` fails where the name is taken, as O_EXCL
@@ -94,6 +108,8 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
     with _mapped(path):
         try:
             _write_new(temporary, content, mode)
+            if owner is not None:
+                os.chown(temporary, *owner)
             os.link(temporary, path, follow_symlinks=False)
         except FileExistsError:
             return False
@@ -106,9 +122,12 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
 
 def open_lock(path: Path) -> int:
     """Open a lock file, made with its folder where it is missing, for this user alone. Raises NotAllowed."""
-    make_directory(path.parent, mode=0o700)
+    make_private(path.parent)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if (owner := heir(path.parent)) is not None:
+            os.fchown(descriptor, *owner)
+        return descriptor
     except OSError as error:
         raise NotAllowed(
             f"cannot open {path}: {error.strerror}", hint="see who owns it, and whether the file system is read-only"
@@ -126,10 +145,11 @@ def try_lock(descriptor: int, path: Path) -> bool:
     return True
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, durable: bool = False) -> None:
     """Append one line (newline included) with a single write, so that lines of several writers never mix.
 
-    A line that a full disk or a power cut left torn is ended first, or it would swallow this one.
+    A line that a full disk or a power cut left torn is ended first, or it would swallow this one. `durable`: it is on
+    the disk when this returns.
     """
     with _mapped(path):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -139,16 +159,27 @@ def append_line(path: Path, line: bytes) -> None:
                 line = b"\n" + line
             written = os.write(descriptor, line)
             if written != len(line):
-                raise OSError(28, "wrote only a part of a line", str(path))
+                raise OSError(errno.ENOSPC, "wrote only a part of a line", str(path))
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
-def read_json(path: Path) -> Any | None:
-    """Read a JSON file of the state directory; None where it does not exist.
+def read_json(path: Path, *, trust: int | None = None) -> Any | None:
+    """Read a JSON file of the state directory as `read_believed` does; StateBroken also where it is not JSON."""
+    content = read_believed(path, trust=trust)
+    try:
+        return None if content is None else json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StateBroken(f"{path} is not JSON: {error}") from error
+
+
+def read_believed(path: Path, *, trust: int | None = None) -> bytes | None:
+    """Read a file of the state directory; None where it does not exist. `trust` is a user whose files count as ours.
 
     Raises StateBroken where it cannot be believed: a symlink, or one for its folder; what is not a plain file;
-    a file or folder of another user (root's are believed), or that others may write; what is not JSON.
+    a file or folder of another user (root's are believed), or that others may write.
     """
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -157,7 +188,7 @@ def read_json(path: Path) -> Any | None:
     except OSError as error:
         raise StateBroken(f"cannot look into {path.parent}: {error.strerror}") from error
     try:
-        _believe(os.fstat(folder), path.parent)
+        _believe(os.fstat(folder), path.parent, trust)
         # O_NONBLOCK: a FIFO in the file's place would hold us for ever.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path.name, flags, dir_fd=folder)
@@ -172,17 +203,15 @@ def read_json(path: Path) -> Any | None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise StateBroken(f"{path} is not a plain file", hint="look at it, and remove it")
-            _believe(status, path)
-            return json.loads(file.read())
+            _believe(status, path, trust)
+            return file.read()
     except OSError as error:
         raise StateBroken(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise StateBroken(f"{path} is not JSON: {error}") from error
 
 
-def _believe(status: os.stat_result, path: Path) -> None:
+def _believe(status: os.stat_result, path: Path, trust: int | None) -> None:
     """Raise StateBroken where somebody else could have written what is at `path`."""
-    if status.st_uid not in {os.geteuid(), 0}:
+    if status.st_uid not in {os.geteuid(), 0, trust}:
         raise StateBroken(f"{path} belongs to uid {status.st_uid}, not to this user", hint="look at who wrote it")
     if status.st_mode & 0o022:
         raise StateBroken(f"{path} may be written by others", hint=f"look at it, then chmod go-w {path}")
@@ -194,6 +223,27 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def remove(path: Path) -> None:
+    """Remove a file; when this returns, no power cut brings it back. Repeatable. Raises NotAllowed or OrchctlError."""
+    with _mapped(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        _sync_directory(path.parent)
+
+
+def heir(folder: Path) -> tuple[int, int] | None:
+    """Return whose what root makes in `folder` is to be (uid, gid): its owner's; None where it is ours anyway.
+
+    A worker must be able to read what root wrote into its state directory.
+    """
+    if os.geteuid() != 0:
+        return None
+    status = folder.stat()
+    return (status.st_uid, status.st_gid) if status.st_uid != 0 else None
 
 
 def _sync_directory(path: Path) -> None:

@@ -17,10 +17,19 @@ ON_TIME = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The content of `owners/<job>.json`. The file exists exactly while Prefect owns the job."""
+    """The content of `owners/<job>.json`. The file exists exactly while Prefect owns the job.
+
+    `since`: slots from this instant on are Prefect's. `granted` are earlier ones that are Prefect's too, because legacy
+    did not run them before its last instant; None while a cutover has yet to find out. `handover` is the cutover that
+    made the file, None where it does not say. `confirm_by`: unless the cutover is confirmed until then, it is rolled
+    back by itself; None where that was not asked for, or has been confirmed.
+    """
 
     since: datetime
     draining: bool
+    granted: tuple[datetime, ...] | None = ()
+    handover: str | None = None
+    confirm_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ def owned(job: Job, slot: datetime, owner: Owner | None) -> Verdict:
         return Verdict("observe", "legacy owns the job")
     if owner.draining:
         return Verdict("observe", "a rollback is draining the job")
-    if slot < owner.since:
+    if slot < owner.since and slot not in (owner.granted or ()):
         return Verdict("observe", "the slot fell due before Prefect owned the job")
     return RUN
 

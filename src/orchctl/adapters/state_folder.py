@@ -1,0 +1,75 @@
+"""A folder of the state directory: files 0600 in a folder 0700, each whole or not at all, believed only where ours.
+
+What root makes in another user's state directory belongs to that user, whose worker reads it; and root believes what
+that user wrote there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from orchctl.adapters import files
+from orchctl.adapters.files import Content
+from orchctl.errors import StateBroken
+
+
+class StateFolder:
+    """`<state_dir>/<name>`; made when something is written into it."""
+
+    def __init__(self, state_dir: Path, name: str) -> None:
+        self._state_dir = state_dir
+        self._folder = state_dir / name
+
+    def path(self, name: str) -> Path:
+        """Return where a file is, or would be."""
+        return self._folder / name
+
+    def read_json(self, name: str) -> Any | None:
+        """Return what a JSON file says, None where there is none. Raises StateBroken."""
+        return files.read_json(self.path(name), trust=self._trusted())
+
+    def read(self, name: str) -> bytes | None:
+        """Return what a file holds, None where there is none. Raises StateBroken."""
+        return files.read_believed(self.path(name), trust=self._trusted())
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names in the folder, sorted; of files that are being written, none. Raises StateBroken."""
+        try:
+            return tuple(sorted(name for name in os.listdir(self._folder) if not name.startswith(".")))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StateBroken(f"cannot look into {self._folder}: {error.strerror}") from error
+
+    def write(self, name: str, data: object) -> None:
+        """Replace a JSON file in one step."""
+        files.make_private(self._folder)
+        files.write_together([Content(self.path(name), files.dump(data), 0o600, True, files.heir(self._folder))])
+
+    def create(self, name: str, data: object) -> bool:
+        """Create a JSON file unless it is there; return whether we did."""
+        return self.create_bytes(name, files.dump(data))
+
+    def create_bytes(self, name: str, content: bytes) -> bool:
+        """Create a file unless it is there; return whether we did."""
+        files.make_private(self._folder)
+        return files.create_exclusive(self.path(name), content, owner=files.heir(self._folder))
+
+    def append(self, name: str, line: bytes) -> None:
+        """Append a line to a file; it is on the disk when this returns."""
+        files.append_line(self.path(name), line, durable=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file. Repeatable."""
+        files.remove(self.path(name))
+
+    def _trusted(self) -> int | None:
+        """Return the owner of the state directory where root acts on another's, else None."""
+        if os.geteuid() != 0:
+            return None
+        try:
+            return self._state_dir.stat().st_uid
+        except OSError:
+            return None
