@@ -15,6 +15,7 @@ Law of this layer: it imports nothing of the project.
     │   └── PrefectRejected      1   it refused this request (a 4xx); `status` holds which
     ├── SystemdUnavailable       1   no systemd answers
     ├── StateBroken             14   a file under the state directory cannot be believed
+    ├── HandoverUnfinished      14   a handover stopped halfway; `orchctl recover` goes on
     └── Interrupted            130   Ctrl-C
 
 A message is one sentence without a full stop; `hint` says what to do next. Neither ever holds a secret:
@@ -193,6 +194,13 @@ class StateBroken(OrchctlError):
 
     exit_code = ExitCode.BROKEN_STATE
     code = "broken-state"
+
+
+class HandoverUnfinished(OrchctlError):
+    """A handover stopped where it can be gone on with, and not by itself; the message says how far it came."""
+
+    exit_code = ExitCode.BROKEN_STATE
+    code = "handover-unfinished"
 
 
 class Interrupted(OrchctlError):

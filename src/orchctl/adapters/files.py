@@ -38,13 +38,14 @@ def make_private(path: Path) -> None:
     """Make a folder of the state directory, for its owner alone. When this returns no power cut takes it away again."""
     if path.is_dir():
         return
-    make_directory(path.parent, mode=0o700)
+    if path.parent != path and not path.parent.is_dir():
+        make_private(path.parent)
     with _mapped(path):
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
             if (owner := heir(path.parent)) is not None:
                 os.chown(path, *owner, follow_symlinks=False)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -81,7 +82,7 @@ def write_together(contents: Sequence[Content]) -> None:
         for one, temporary in zip(contents, temporaries, strict=True):
             with _mapped(one.path):
                 temporary.replace(one.path)
-                _sync_directory(one.path.parent)
+                sync_directory(one.path.parent)
     except BaseException:
         for temporary in temporaries:
             with contextlib.suppress(OSError):
@@ -116,7 +117,7 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600, owner: tu
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return True
 
 
@@ -232,7 +233,7 @@ def remove(path: Path) -> None:
             path.unlink()
         except FileNotFoundError:
             return
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def heir(folder: Path) -> tuple[int, int] | None:
@@ -246,7 +247,8 @@ def heir(folder: Path) -> tuple[int, int] | None:
     return (status.st_uid, status.st_gid) if status.st_uid != 0 else None
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """See that what was made, replaced or removed in a folder outlives a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -61,6 +61,10 @@ class Handovers:
         self._journals.create_bytes(f"{opened.id}.jsonl", journal.opening(opened))
         self._open.write(opened.job, {"handover": opened.id})
 
+    def supersede(self, opened: Opened, at: datetime) -> None:
+        """Close the journal of a cutover that a rollback takes over, whose mark has replaced its own."""
+        self._journals.append(f"{opened.id}.jsonl", journal.closing("superseded", at))
+
     def add(self, opened: Opened, record: Record) -> None:
         """Append a record."""
         self._journals.append(f"{opened.id}.jsonl", journal.line(record))

@@ -6,11 +6,12 @@ raise OrchctlError where they get no answer: then the handover stops, and is gon
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from orchctl.core.catalog import Job
+from orchctl.core.catalog import Catalog, Job
 from orchctl.core.handover_journal import Handover, Opened, Outcome, Record
 from orchctl.core.slots import Owner
 from orchctl.core.snapshot import Snapshot
@@ -34,6 +35,7 @@ class Handovers(Protocol):
     def last_of(self, job: str) -> Handover | None: ...  # noqa: D102
     def read(self, id: str) -> Handover | None: ...  # noqa: A002, D102
     def begin(self, opened: Opened) -> None: ...  # noqa: D102
+    def supersede(self, opened: Opened, at: datetime) -> None: ...  # noqa: D102
     def add(self, opened: Opened, record: Record) -> None: ...  # noqa: D102
     def end(self, opened: Opened, outcome: Outcome, at: datetime) -> None: ...  # noqa: D102
 
@@ -188,8 +190,28 @@ class PrefectSide(Protocol):
     def next_slot(self, job: str) -> datetime | None: ...  # noqa: D102
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Slots that nobody ran: those that shall be caught up with, and those that the catch-up policy drops."""
+
+    granted: tuple[datetime, ...]
+    dropped: tuple[datetime, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Slots(Protocol):
     """The slots in doubt. See `services/slots_in_doubt.py`."""
 
-    def missed_by_legacy(self, job: Job, snapshot: Snapshot, *, since: datetime, last: datetime | None) -> Collection[datetime]: ...  # noqa: D102, E501
-    def missed_by_prefect(self, job: Job, owner: Owner, *, released_at: datetime) -> Collection[datetime]: ...  # noqa: D102
+    def missed_by_legacy(  # noqa: D102
+        self,
+        catalog: Catalog,
+        job: Job,
+        snapshot: Snapshot,
+        *,
+        since: datetime,
+        last: datetime | None,
+        committed: datetime | None,
+    ) -> Doubt: ...
+    def missed_by_prefect(  # noqa: D102
+        self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime
+    ) -> Doubt: ...

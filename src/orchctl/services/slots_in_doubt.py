@@ -1,0 +1,137 @@
+"""Slots in doubt at a handover: those that neither side ran. By what really ran, never by what was to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+
+from orchctl.core import cadence, slots
+from orchctl.core.catalog import Catalog, Job
+from orchctl.core.snapshot import Snapshot
+from orchctl.errors import OrchctlError
+from orchctl.services import compare, timers
+from orchctl.services.handover_ports import Doubt
+from orchctl.services.ports import Claims, ManifestTree, PrefectRule
+from orchctl.services.timers import TimerReader
+
+DAYS_BACK = 1
+
+
+@dataclass(frozen=True)
+class SlotsInDoubt:
+    """Finds them."""
+
+    reader: TimerReader
+    rule: PrefectRule
+    claims: Claims
+    tree: Callable[[str], ManifestTree]
+    host_zone: str
+    now: Callable[[], datetime]
+
+    def missed_by_legacy(
+        self,
+        catalog: Catalog,
+        job: Job,
+        snapshot: Snapshot,
+        *,
+        since: datetime,
+        last: datetime | None,
+        committed: datetime | None,
+    ) -> Doubt:
+        """Return the slots before `since` that legacy has not run and never will, as the job's catch-up policy has it.
+
+        `last` is when legacy really ran last: a run serves every instant before it, for systemd and cron start a
+        job once, however many of its instants have passed. `committed`: from then on legacy was fenced, and slots
+        of Prefect's own cadence count too. What was taken by a run of Prefect's already is not missed.
+        """
+        start = max(filter(None, (last, self._last_recorded(job, since), since - self._window(job))))
+        notes: list[str] = []
+        found = set(self._legacy_instants(job, snapshot, start, since, notes))
+        if committed is not None and _whole_second_between(committed, since):
+            found |= set(self._prefect_slots(catalog, job, committed, since, notes))
+        missed = [slot for slot in sorted(found) if slot > start and self.claims.read(job.name, slot) is None]
+        granted = missed if job.catchup == "all" else missed[-1:]
+        return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
+
+    def missed_by_prefect(self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime) -> Doubt:
+        """Return Prefect's slots before `released_at` that no run of its has run, as the catch-up policy has it.
+
+        `since`: slots before it were legacy's; None: not known.
+        """
+        start = max(filter(None, (since, released_at - self._window(job))))
+        notes: list[str] = []
+        found = self._prefect_slots(catalog, job, start, released_at, notes)
+        missed = [slot for slot in found if not self._was_run(job, slot)]
+        if job.catchup != "all" and (not missed or missed[-1] != found[-1]):
+            missed = []  # a later slot was run
+        granted = missed if job.catchup == "all" else missed[-1:]
+        return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
+
+    def _last_recorded(self, job: Job, before: datetime) -> datetime | None:
+        """Return when legacy ran last by the manifests of the last days: systemd forgets with the boot."""
+        days = {(before - timedelta(days=back)).date() for back in range(DAYS_BACK + 1)}
+        tree = self.tree(job.data_root)
+        runs = (run for day in sorted(days) for run in tree.events(day, skipped=[]) if run.job == job.name)
+        return max(
+            (run.started_at for run in runs if run.origin != "prefect" and run.started_at < before), default=None
+        )
+
+    @staticmethod
+    def _window(job: Job) -> timedelta:
+        """Return how long after its time a slot may still run: with `skip` only one that counts as on time."""
+        late = timedelta(seconds=job.catchup_window) if job.catchup != "skip" else slots.ON_TIME
+        return max(late, slots.ON_TIME)
+
+    def _was_run(self, job: Job, slot: datetime) -> bool:
+        """Whether a run took the slot and ran it. One that waited for the lock, and may not run any more, did not."""
+        claim = self.claims.read(job.name, slot)
+        if claim is None:
+            return False
+        run = self.tree(job.data_root).find(claim[0], skipped=[])
+        return run is not None and run.status != "observed"
+
+    def _legacy_instants(
+        self, job: Job, snapshot: Snapshot, start: datetime, end: datetime, notes: list[str]
+    ) -> list[datetime]:
+        on = {(each.manager.scope, each.timer) for each in snapshot.timers if each.active}
+        read = timers.read(self.reader, {job.name: job}, host_zone=self.host_zone, now=self.now())
+        found: set[int] = set()
+        for source in read.sources(job):
+            if source.timer is not None and (source.timer.manager.scope, source.timer.name) not in on:
+                continue
+            try:
+                found |= set(cadence.instants(source, start, _up_to(end)))
+            except ValueError as error:
+                notes.append(f"when {source.label} was due is not known: {error}")
+            if source.missing is not None:
+                notes.append(f"when {source.label} was due is not known: {source.missing}")
+        return _instants(found, before=end)
+
+    def _prefect_slots(
+        self, catalog: Catalog, job: Job, start: datetime, end: datetime, notes: list[str]
+    ) -> list[datetime]:
+        wanted = compare.prefect_schedules(catalog, job)
+        if not wanted:
+            return []
+        try:
+            first = datetime.fromtimestamp(ceil(start.timestamp()), UTC)
+            with self.rule.asked(list(wanted.values()), first, _up_to(end)) as answer:
+                return _instants({instant for each in answer() for instant in each}, before=end)
+        except OrchctlError as error:
+            notes.append(f"slots of Prefect's that nobody ran could not be found: {error.message}")
+            return []
+
+
+def _whole_second_between(start: datetime, end: datetime) -> bool:
+    return ceil(start.timestamp()) < end.timestamp()
+
+
+def _up_to(end: datetime) -> datetime:
+    return datetime.fromtimestamp(ceil(end.timestamp()), UTC)
+
+
+def _instants(found: Iterable[int], *, before: datetime) -> list[datetime]:
+    every = (datetime.fromtimestamp(instant, UTC) for instant in sorted(found))
+    return [instant for instant in every if instant < before]
