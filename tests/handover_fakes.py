@@ -106,6 +106,7 @@ class Host:
             elapsed=self.now.timestamp,
             sleep=self._sleep,
             pid=1,
+            boot_id="boot",
         )
 
     def _tick(self) -> datetime:
@@ -146,8 +147,8 @@ class _Owners(Owners):
         super().__init__(host.state_dir)
         self._host = host
 
-    def create(self, job: str, owner: Any) -> bool:
-        found: bool = self._host.change("create owner", lambda: super(_Owners, self).create(job, owner))
+    def create(self, job: str, owner: Any, *, still: Callable[[], bool]) -> bool:
+        found: bool = self._host.change("create owner", lambda: super(_Owners, self).create(job, owner, still=still))
         return found
 
     def replace(self, job: str, owner: Any) -> None:

@@ -65,7 +65,7 @@ def test_a_cutover_and_a_rollback_do_their_steps_in_order_and_leave_the_host_as_
     back = rollback(host)
     assert (back.outcome, back.owed, host.legal(), host.owed_runs) == ("done", (), "legacy", 1)
     assert [each for each in host.log if each not in {"begin", "record", "end"}] == [
-        "replace owner", "timers on", "remove owner", "cron on", "run once", "unfence", "disarm", "clear",
+        "replace owner", "timers on", "cron on", "remove owner", "run once", "unfence", "disarm", "clear",
     ]  # fmt: skip
     assert host.paused
     assert not host.takeable

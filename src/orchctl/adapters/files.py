@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,17 @@ def _write_whole(temporary: Path, one: Content) -> None:
         temporary.chmod(one.mode)
 
 
-def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> bool:
+def create_exclusive(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    still: Callable[[], bool] = lambda: True,
+) -> bool:
     """Create `path` with `content` unless it exists; return whether we did. It is never seen half-written.
+
+    `still` is asked when all has been written that takes time: False, and the file does not appear.
 
     The file is written under another name and then linked: `link` fails where the name is taken, as O_EXCL
     does, but the name appears together with its content.
@@ -111,6 +120,8 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o600, owner: tu
             _write_new(temporary, content, mode)
             if owner is not None:
                 os.chown(temporary, *owner)
+            if not still():
+                return False
             os.link(temporary, path, follow_symlinks=False)
         except FileExistsError:
             return False

@@ -6,6 +6,7 @@ exists (`adapters/fence.py`); nobody else can read one or list them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,11 @@ class Owners:
         names = (name.removesuffix(".json") for name in self._folder.names() if name.endswith(".json"))
         return tuple(name for name in names if is_name(name))
 
-    def create(self, job: str, owner: Owner) -> bool:
-        """Make Prefect the owner: the commit of a cutover. False where there is an owner file already."""
-        return self._folder.create(f"{job}.json", _to_json(owner))
+    def create(self, job: str, owner: Owner, *, still: Callable[[], bool]) -> bool:
+        """Make Prefect the owner: the commit of a cutover. False where there is an owner file already, or where it was
+        not `still` to be when all but its appearance was done.
+        """
+        return self._folder.create(f"{job}.json", _to_json(owner), still=still)
 
     def replace(self, job: str, owner: Owner) -> None:
         """Write another content into the owner file, in one step."""

@@ -7,6 +7,7 @@ that user wrote there.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ class StateFolder:
         files.make_private(self._folder)
         files.write_together([Content(self.path(name), files.dump(data), 0o600, True, files.heir(self._folder))])
 
-    def create(self, name: str, data: object) -> bool:
-        """Create a JSON file unless it is there; return whether we did."""
-        return self.create_bytes(name, files.dump(data))
+    def create(self, name: str, data: object, *, still: Callable[[], bool] = lambda: True) -> bool:
+        """Create a JSON file unless it is there, or it is not `still` to be; return whether we did."""
+        return self.create_bytes(name, files.dump(data), still=still)
 
-    def create_bytes(self, name: str, content: bytes) -> bool:
-        """Create a file unless it is there; return whether we did."""
+    def create_bytes(self, name: str, content: bytes, *, still: Callable[[], bool] = lambda: True) -> bool:
+        """Create a file unless it is there, or it is not `still` to be; return whether we did."""
         files.make_private(self._folder)
-        return files.create_exclusive(self.path(name), content, owner=files.heir(self._folder))
+        return files.create_exclusive(self.path(name), content, owner=files.heir(self._folder), still=still)
 
     def append(self, name: str, line: bytes) -> None:
         """Append a line to a file; it is on the disk when this returns."""

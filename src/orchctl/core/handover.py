@@ -76,14 +76,15 @@ ROLLBACK: tuple[Step, ...] = (
     Step.DRAIN,
     Step.IDLE,
     Step.TIMERS_ON,
-    Step.RELEASE,
     Step.CRON_ON,
+    Step.RELEASE,
     Step.OWED,
     Step.UNFENCE,
     Step.DISARM,
     Step.CLEAR,
 )
-"""From Prefect to legacy. It is never undone, only finished: who asked for it wants the side that needs no API, and
+"""From Prefect to legacy. cron, which has no fence, is put back while nobody else can run the job: Prefect drains, and
+this process holds the job's lock. It is never undone, only finished: who asked for it wants the side that needs no API, and
 what was rolled back by an unconfirmed cutover's timer has nobody who could ask again. Prefect's part comes last, and
 may be owed: nothing that Prefect does can run the job once the owner file is gone.
 """

@@ -46,6 +46,10 @@ class Gate:
         deadline = time.monotonic() + self._patience_s()
         lock = self._lock(run_id, deadline)
         if lock is None:
+            # A rollback takes the lock too: then the slot is not this run's any more, and nobody has skipped it.
+            verdict = self._owned(slot) if slot is not None else slots.RUN
+            if verdict.kind != "run":
+                return Passed(verdict, run_id, None)
             holder = self.host.locks.holder(self.job.name)
             return Passed(Verdict("skip", f"the job is locked by {holder}"), run_id, None)
         try:

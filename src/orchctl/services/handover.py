@@ -203,6 +203,7 @@ class _Loop:
     ) -> None:
         self.hands, self.opened, self.before = hands, opened, before
         self.steps = Steps(hands, opened, say, before, notes if notes is not None else [])
+        self.steps.note_facts = lambda step: self._record(step, "begun", self.steps.facts)
         self.say = say
         self.put_off: set[Step] = set()
         self.unrecorded = False

@@ -6,7 +6,7 @@ raise OrchctlError where they get no answer: then the handover stops, and is gon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,7 +22,7 @@ class Owners(Protocol):
 
     def read(self, job: str) -> Owner | None: ...  # noqa: D102
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
-    def create(self, job: str, owner: Owner) -> bool: ...  # noqa: D102
+    def create(self, job: str, owner: Owner, *, still: Callable[[], bool]) -> bool: ...  # noqa: D102
     def replace(self, job: str, owner: Owner) -> None: ...  # noqa: D102
     def remove(self, job: str) -> None: ...  # noqa: D102
 
@@ -85,9 +85,9 @@ class TimerSwitch(Protocol):
     def put_back(self, snapshot: Snapshot) -> None: ...  # noqa: D102
 
     def last_start(self, snapshot: Snapshot) -> datetime | None:
-        """Return when a service of the job last really ran, None where systemd does not know.
+        """Return when a service of the job last really ran, None where systemd does not know (it forgets at a boot).
 
-        Waits (seconds at most) for a start that is on its way: one whose conditions are being looked at.
+        Waits (seconds at most) for a start that is on its way: one that is queued, or whose conditions are looked at.
         """
         ...
 
@@ -211,6 +211,7 @@ class Slots(Protocol):
         since: datetime,
         last: datetime | None,
         committed: datetime | None,
+        cron_off: datetime | None,
     ) -> Doubt: ...
     def missed_by_prefect(  # noqa: D102
         self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime

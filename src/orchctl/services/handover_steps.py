@@ -28,6 +28,7 @@ from orchctl.services.handover_ports import (
 AHEAD = timedelta(seconds=1)
 """How far in the future of its own writing a cutover's `since` lies: it must be after the owner file has appeared, or
 a slot between the two would be run by legacy, which is not fenced yet, and by Prefect, whose it is."""
+_SPARE = timedelta(milliseconds=100)
 LOCK_POLL_S = 0.2
 
 
@@ -37,7 +38,7 @@ class Hands:
 
     `catalog` returns one that knows the job: that of now, or the applied one of this digest; None where neither does.
     `event` tells the job's events what happened, as far as they can be written. `elapsed` is a clock in seconds that
-    nobody sets; `pid` is this process.
+    nobody sets; `pid` is this process, `boot_id` this boot of the machine.
     """
 
     owners: Owners
@@ -55,6 +56,7 @@ class Hands:
     elapsed: Callable[[], float]
     sleep: Callable[[float], None]
     pid: int
+    boot_id: str
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Steps:
     facts: dict[str, Any] = field(default_factory=dict)
     done: dict[Step, datetime] = field(default_factory=dict)
     lock: JobLock | None = None
+    note_facts: Callable[[Step], None] = lambda _step: None
 
     def __post_init__(self) -> None:
         self.name = self.opened.job
@@ -167,12 +170,13 @@ class Steps:
             self.hands.confirm.arm(self.name, self.opened.confirm_by)
 
     def _commit(self) -> None:
-        hands, begun = self.hands, self.hands.now()
-        owner = Owner(begun + AHEAD, False, None, self.opened.id, self.opened.confirm_by)
-        if not hands.owners.create(self.name, owner):
+        """Let the owner file appear before its `since`. Where the disk takes longer than that, it does not appear."""
+        hands, since = self.hands, self.hands.now() + AHEAD
+        owner = Owner(since, False, None, self.opened.id, self.opened.confirm_by)
+        if not hands.owners.create(self.name, owner, still=lambda: hands.now() < since - _SPARE):
             return
         there = hands.now()
-        if there >= owner.since:  # a slow disk
+        if there >= since:  # this process was stopped in between
             owner = replace(owner, since=there)
             hands.owners.replace(self.name, owner)
         self.facts |= {"committed_at": format_exact(there), "since": format_exact(owner.since)}
@@ -194,6 +198,7 @@ class Steps:
                 since=owner.since,
                 last=last,
                 committed=self._instant("committed_at"),
+                cron_off=self.done.get(Step.CRON_OFF),
             )
             granted = doubt.granted
             self.facts["dropped"] = [format_exact(slot) for slot in doubt.dropped]
@@ -224,7 +229,9 @@ class Steps:
         owner = self.owner()
         if owner is None:
             return
-        self.facts |= {"drained_at": format_exact(self.hands.now()), "since": format_exact(owner.since)}
+        # Slots that were granted to Prefect are its own too; which they are is not known before they are found.
+        since = None if owner.granted is None else format_exact(min((owner.since, *owner.granted)))
+        self.facts |= {"drained_at": format_exact(self.hands.now()), "since": since}
         self.hands.owners.replace(self.name, replace(owner, draining=True))
 
     def _idle(self) -> None:
@@ -241,6 +248,8 @@ class Steps:
         self.lock = lock
 
     def _release(self) -> None:
+        # A start that systemd has queued looks at the owner file a moment later: it shall find it.
+        self.hands.timers.last_start(self.snapshot)
         self.hands.owners.remove(self.name)
         self.facts["released_at"] = format_exact(self.hands.now())
         self.release_lock()
@@ -266,7 +275,12 @@ class Steps:
         hands = self.hands
         if (last is not None and last >= slot) or hands.timers.will_run(self.snapshot, released):
             return
+        if self.facts.get("owed_in", hands.boot_id) != hands.boot_id:
+            return  # it was begun before a reboot, which systemd does not remember; twice would be worse than not
+        self.facts |= {"owed_in": hands.boot_id}
+        self.note_facts(Step.OWED)
         service = hands.timers.run_once(self.snapshot)
+        hands.timers.last_start(self.snapshot)  # until it has begun
         if service is None:
             self.notes.append(
                 f"the slot {slot:%Y-%m-%d %H:%M:%S}Z was run by nobody, and cron cannot be told to: by hand"

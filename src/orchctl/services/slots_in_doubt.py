@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from orchctl.core import cadence, slots
-from orchctl.core.catalog import Catalog, Job
+from orchctl.core.catalog import Catalog, CronTrigger, Job
 from orchctl.core.snapshot import Snapshot
 from orchctl.errors import OrchctlError
 from orchctl.services import compare, timers
@@ -17,17 +17,20 @@ from orchctl.services.ports import Claims, ManifestTree, PrefectRule
 from orchctl.services.timers import TimerReader
 
 DAYS_BACK = 1
+_BEFORE = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class SlotsInDoubt:
-    """Finds them."""
+    """Finds them. `bring_in` records what the journal knows of legacy runs; `boot_id` is this boot of the machine."""
 
     reader: TimerReader
     rule: PrefectRule
     claims: Claims
     tree: Callable[[str], ManifestTree]
+    bring_in: Callable[[Job], object]
     host_zone: str
+    boot_id: str
     now: Callable[[], datetime]
 
     def missed_by_legacy(
@@ -39,16 +42,23 @@ class SlotsInDoubt:
         since: datetime,
         last: datetime | None,
         committed: datetime | None,
+        cron_off: datetime | None,
     ) -> Doubt:
         """Return the slots before `since` that legacy has not run and never will, as the job's catch-up policy has it.
 
         `last` is when legacy really ran last: a run serves every instant before it, for systemd and cron start a
         job once, however many of its instants have passed. `committed`: from then on legacy was fenced, and slots
-        of Prefect's own cadence count too. What was taken by a run of Prefect's already is not missed.
+        of Prefect's own cadence count too. `cron_off`: until then cron ran its instants, of which nobody keeps a
+        record. What was taken by a run of Prefect's already is not missed.
         """
-        start = max(filter(None, (last, self._last_recorded(job, since), since - self._window(job))))
         notes: list[str] = []
-        found = set(self._legacy_instants(job, snapshot, start, since, notes))
+        self._bring_in(job, notes)
+        last = max(filter(None, (last, self._last_recorded(job, since))), default=None)
+        if last is None and any(each.boot_id != self.boot_id for each in snapshot.timers):
+            notes.append("when legacy ran last is not known after a reboot: slots before the commit count as run")
+            last = committed or since
+        start = max(filter(None, (last, since - self._window(job))))
+        found = set(self._legacy_instants(job, snapshot, start, since, notes, cron_off=cron_off))
         if committed is not None and _whole_second_between(committed, since):
             found |= set(self._prefect_slots(catalog, job, committed, since, notes))
         missed = [slot for slot in sorted(found) if slot > start and self.claims.read(job.name, slot) is None]
@@ -63,9 +73,11 @@ class SlotsInDoubt:
         start = max(filter(None, (since, released_at - self._window(job))))
         notes: list[str] = []
         found = self._prefect_slots(catalog, job, start, released_at, notes)
-        missed = [slot for slot in found if not self._was_run(job, slot)]
-        if job.catchup != "all" and (not missed or missed[-1] != found[-1]):
-            missed = []  # a later slot was run
+        status = {slot: self._status(job, slot) for slot in found}
+        missed = [slot for slot in found if status[slot] in {None, "observed"}]
+        if job.catchup != "all":
+            later = max((slot for slot in found if status[slot] not in {None, "observed", "skipped"}), default=_BEFORE)
+            missed = [slot for slot in missed if slot > later]
         granted = missed if job.catchup == "all" else missed[-1:]
         return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
 
@@ -84,16 +96,27 @@ class SlotsInDoubt:
         late = timedelta(seconds=job.catchup_window) if job.catchup != "skip" else slots.ON_TIME
         return max(late, slots.ON_TIME)
 
-    def _was_run(self, job: Job, slot: datetime) -> bool:
-        """Whether a run took the slot and ran it. One that waited for the lock, and may not run any more, did not."""
+    def _status(self, job: Job, slot: datetime) -> str | None:
+        """Return the status of the run that took a slot; None where none did, or one that has not begun."""
         claim = self.claims.read(job.name, slot)
-        if claim is None:
-            return False
-        run = self.tree(job.data_root).find(claim[0], skipped=[])
-        return run is not None and run.status != "observed"
+        run = self.tree(job.data_root).find(claim[0], skipped=[]) if claim is not None else None
+        return run.status if run is not None else None
+
+    def _bring_in(self, job: Job, notes: list[str]) -> None:
+        try:
+            self.bring_in(job)
+        except OrchctlError as error:
+            notes.append(f"the journal could not be read: {error.message}")
 
     def _legacy_instants(
-        self, job: Job, snapshot: Snapshot, start: datetime, end: datetime, notes: list[str]
+        self,
+        job: Job,
+        snapshot: Snapshot,
+        start: datetime,
+        end: datetime,
+        notes: list[str],
+        *,
+        cron_off: datetime | None,
     ) -> list[datetime]:
         on = {(each.manager.scope, each.timer) for each in snapshot.timers if each.active}
         read = timers.read(self.reader, {job.name: job}, host_zone=self.host_zone, now=self.now())
@@ -101,8 +124,9 @@ class SlotsInDoubt:
         for source in read.sources(job):
             if source.timer is not None and (source.timer.manager.scope, source.timer.name) not in on:
                 continue
+            begin = max(start, cron_off or end) if isinstance(source.trigger, CronTrigger) else start
             try:
-                found |= set(cadence.instants(source, start, _up_to(end)))
+                found |= set(cadence.instants(source, begin, _up_to(end))) if begin < end else set()
             except ValueError as error:
                 notes.append(f"when {source.label} was due is not known: {error}")
             if source.missing is not None:
