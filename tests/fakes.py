@@ -118,6 +118,16 @@ class FakePrefect:
             self._drop_runs(id, late_too=True, made_by_hand_too=True)
             del self.by_id[id]
 
+    def pause_deployment(self, id: str) -> None:  # noqa: A002 - as the port has it
+        """Drops late runs as well, and leaves what waits for a slot or a retry, and what is pending."""
+        with _Write(self, "pause_deployment"):
+            self.by_id[id] = replace(self._get(id), paused=True)
+            self._drop_runs(id, late_too=True)
+
+    def resume_deployment(self, id: str) -> None:  # noqa: A002 - as the port has it
+        with _Write(self, "resume_deployment"):
+            self.by_id[id] = replace(self._get(id), paused=False)
+
     def add_schedules(self, deployment_id: str, bodies: Sequence[Mapping[str, Any]]) -> None:
         with _Write(self, "add_schedules"):
             new = tuple(self._schedule(each) for each in bodies)
@@ -154,6 +164,10 @@ class FakePrefect:
         found = [r for r in self.runs.values() if r.deployment_id in deployment_ids and r.state_type == "SCHEDULED"]
         return tuple(sorted(found, key=lambda run: (run.expected_start or NOON, run.id)))
 
+    def waiting_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]:
+        pending = [r for r in self.runs.values() if r.deployment_id in deployment_ids and r.state_type == "PENDING"]
+        return (*self.scheduled_runs(deployment_ids), *pending)
+
     def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]:
         return self.scheduled_runs(deployment_ids)
 
@@ -173,6 +187,25 @@ class FakePrefect:
         with _Write(self, "create_run"):
             flow = self._get(deployment_id).flow_id
             return self._add_run(deployment_id, scheduled_for or self.clock(), (flow, idempotency_key), None)
+
+    def delete_run(self, id: str) -> None:  # noqa: A002 - as the port has it
+        with _Write(self, "delete_run"):
+            if self.runs.pop(id, None) is None:
+                raise PrefectRejected("no such run", status=404)
+
+    def set_run_state(
+        self,
+        run_id: str,
+        *,
+        type: str,  # noqa: A002 - as the port has it
+        name: str | None = None,
+        message: str | None = None,
+        force: bool = False,
+    ) -> None:
+        with _Write(self, "set_run_state"):
+            if run_id not in self.runs:
+                raise PrefectRejected("no such run", status=404)
+            self.set_run(run_id, state_type=type, state_name=name or type.title(), state_message=message)
 
     def run_url(self, run_id: str) -> str:
         return f"http://fake/runs/flow-run/{run_id}"

@@ -232,3 +232,54 @@ def test_a_run_made_by_hand_is_made_once_and_goes_only_with_its_deployment(serve
     server.delete_deployment(key)
     assert server.flow_run(made.id) is None
     assert read(server) is None
+
+
+def test_to_pause_drops_late_runs_too_and_leaves_what_was_taken_and_what_was_made_by_hand(server: Server) -> None:
+    key = make(server, HOURLY)
+    server.schedule_from(key, this_hour() - timedelta(hours=1))
+    taken, *others = server.waiting_runs([key])
+    assert len(others) > 1
+    server.set_run_state(taken.id, type="PENDING", force=True)
+    by_hand = server.create_run(key, parameters={}, idempotency_key="pause")
+    server.pause_deployment(key)
+    server.pause_deployment(key)
+    assert read(server).paused
+    assert {run.id for run in server.waiting_runs([key])} == {taken.id, by_hand.id}
+    server.set_run_state(taken.id, type="CANCELLED", force=True)
+    server.delete_run(by_hand.id)
+    assert server.waiting_runs([key]) == ()
+
+
+def test_to_resume_leaves_paused_schedules_and_makes_no_run_by_itself(server: Server) -> None:
+    key = make(server, HOURLY, {**YEARLY, "active": False}, paused=True)
+    server.resume_deployment(key)
+    assert not read(server).paused
+    assert {each.slug: each.active for each in read(server).schedules} == {"hourly": True, "yearly": False}
+
+
+def test_a_slot_whose_run_was_cancelled_gets_no_other_and_one_whose_run_was_deleted_does(server: Server) -> None:
+    key = make(server, HOURLY, paused=True)
+    server.schedule_from(key, this_hour() + timedelta(hours=1))
+    first, second, *_ = server.waiting_runs([key])
+    for run in (first, second):
+        server.set_run_state(run.id, type="CANCELLED", force=True)
+    server.delete_run(second.id)
+    server.schedule_from(key, this_hour() + timedelta(hours=1))
+    slots = [run.expected_start for run in server.waiting_runs([key])]
+    assert first.expected_start not in slots
+    assert second.expected_start in slots
+
+
+def test_what_is_not_there_cannot_be_paused_resumed_cancelled_or_deleted(server: Server) -> None:
+    nobody = "00000000-0000-4000-8000-000000000000"
+    calls: tuple[Callable[[], None], ...] = (
+        lambda: server.pause_deployment(nobody),
+        lambda: server.resume_deployment(nobody),
+        lambda: server.set_run_state(nobody, type="CANCELLED", force=True),
+        lambda: server.delete_run(nobody),
+    )
+    for call in calls:
+        with pytest.raises(PrefectRejected) as raised:
+            call()
+        assert raised.value.status == 404
+    assert server.waiting_runs([nobody]) == ()

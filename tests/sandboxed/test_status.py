@@ -96,7 +96,7 @@ def test_what_is_wrong_on_a_real_host_is_found(box: Box) -> None:
     data = json.loads(done.stdout)["data"]
     found = {job["job"]: [each["code"] for each in job["problems"]] for job in data["jobs"]}
     assert found == {
-        "back": ["trigger-came-back"],
+        "back": ["no-journal", "fence-gone", "trigger-came-back"],
         "fine": [],
         "gone": ["trigger-missing", "nobody-runs-it"],
         "stopped": ["nobody-runs-it"],

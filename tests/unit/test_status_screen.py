@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pexpect
 import pytest
 import tomli_w
 
+from orchctl.adapters.owners import Owners
+from orchctl.core.slots import Owner
 from support import sigint_as_usual
 
 MANY = 200
@@ -108,10 +111,27 @@ def test_without_prefect_the_status_is_shown_and_only_check_fails(places: list[s
     assert set(data) == {"at", "prefect", "ok", "jobs", "problems"}
     assert set(data["jobs"][0]) == {
         "job", "owner", "since", "mode", "triggers", "deployment", "last", "next", "next_legacy", "next_prefect",
-        "late", "problems",
+        "late", "problems", "confirm_by",
     }  # fmt: skip
     assert (data["ok"], data["prefect"]["reached"]) == (False, False)
     assert data["problems"][0]["code"] == "prefect-unreachable"
+    assert set(data["problems"][0]) == {"code", "message", "fix"}
+
+
+def test_what_is_wrong_with_an_owner_is_shown_with_what_puts_it_right(tmp_path: Path) -> None:
+    legacy = [{"cron": "5 3 * * * /bin/true", "user": "nobody-there"}]
+    job = {"data_root": f"{tmp_path}/data", "working_directory": "/tmp", "work_pool": "p", "command": ["true"]}
+    (tmp_path / "jobs.toml").write_text(tomli_w.dumps({"version": 1, "jobs": {"mine": {**job, "legacy": legacy}}}))
+    (tmp_path / "schedules.toml").write_text("version = 1\n")
+    places = ["--config", str(tmp_path), "--state-dir", f"{tmp_path}/state", "--api-url", NOBODY]
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=3)
+    owner = Owner(until - timedelta(days=1), draining=False, confirm_by=until)
+    Owners(tmp_path / "state").create("mine", owner, still=lambda: True)
+    done = run(*places, "status", "mine")
+    assert f"({until:%Y-%m-%dT%H:%M:%SZ}), unless `orchctl confirm mine` comes first" in done.stdout
+    assert "[no-journal]: `orchctl recover` writes one" in done.stdout
+    assert "[no-journal]: `orchctl recover` writes one" in run(*places, "status").stdout
+    assert run(*places, "status", "--check").returncode == 3
 
 
 def test_one_job_in_a_block(places: list[str]) -> None:

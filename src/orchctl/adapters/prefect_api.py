@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # SQLite took 40,000 names in one query; asyncpg, for Postgres, allows 32,767 parameters.
 _NAMES_A_QUERY = 10_000
 _WAITING: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+_NOT_BEGUN: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}
 
 
 class PrefectApi(PrefectHttp):
@@ -123,6 +124,21 @@ class PrefectApi(PrefectHttp):
         """
         self._delete(f"/deployments/{_segment(id)}")
 
+    def pause_deployment(self, id: str) -> None:  # noqa: A002 - the word of the domain
+        """Pause a deployment, and delete the runs its schedules made that wait, also the late ones.
+
+        Not those that wait for a concurrency slot or a retry, nor Pending ones. Repeatable; PrefectRejected with
+        status 404 if there is none.
+        """
+        self.request("POST", f"/deployments/{_segment(id)}/pause_deployment", repeatable=True)
+
+    def resume_deployment(self, id: str) -> None:  # noqa: A002 - the word of the domain
+        """Let the schedules of a deployment make runs again, from the scheduler's next round on; none is made here.
+
+        Schedules that are paused themselves stay so. Repeatable; PrefectRejected with status 404 if there is none.
+        """
+        self.request("POST", f"/deployments/{_segment(id)}/resume_deployment", repeatable=True)
+
     def add_schedules(self, deployment_id: str, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Add schedules to a deployment, all or none. Not repeatable: after a lost answer, look first."""
         if bodies:
@@ -154,6 +170,16 @@ class PrefectApi(PrefectHttp):
         found: list[RemoteRun] = []
         for chunk in _chunks(deployment_ids, PAGE):
             found += self._runs({"deployment_id": {"any_": chunk}, **_WAITING})
+        return _by_start(found)
+
+    def waiting_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]:
+        """Return the runs that have not begun (types SCHEDULED and PENDING), by expected start.
+
+        Workers take them whether the deployment is paused or not; a Pending one has been taken, and is about to begin.
+        """
+        found: list[RemoteRun] = []
+        for chunk in _chunks(deployment_ids, PAGE):
+            found += self._runs({"deployment_id": {"any_": chunk}, **_NOT_BEGUN})
         return _by_start(found)
 
     def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]:
@@ -207,6 +233,10 @@ class PrefectApi(PrefectHttp):
             body["state"] = {"type": "SCHEDULED", "state_details": {"scheduled_time": moment}}
         path = f"/deployments/{_segment(deployment_id)}/create_flow_run"
         return self.shaped(parsing.run, self.request("POST", path, body, repeatable=True))
+
+    def delete_run(self, id: str) -> None:  # noqa: A002 - the word of the domain
+        """Delete a flow run. Repeatable within the call: later, PrefectRejected with status 404."""
+        self._delete(f"/flow_runs/{_segment(id)}")
 
     def set_run_state(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -38,6 +39,8 @@ _OUR_FAULT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 # uvicorn drops idle connections after 5 s; a connection older than this is not used again, so that no request
 # meets a closing one and is lost in a way that looks as if it had been received.
 _KEEPALIVE_SECONDS = 2.0
+# What a request may take without spending patience: the answer of a server that is well.
+_PROMPT_SECONDS = 0.25
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=BaseException)
@@ -50,7 +53,9 @@ class PrefectHttp:
     `auth_string` ("user:password") goes before user information in the URL, and both before `api_key` (a
     bearer token); None or "" means none. `verify` is whether to verify TLS certificates, or the path of a
     bundle of authorities. `connect_timeout` and `read_timeout` are seconds; the latter bounds each wait for
-    bytes, not the whole answer. `attempts` is how often a request is sent at most.
+    bytes, not the whole answer. `attempts` is how often a request is sent at most. `patience` bounds the whole:
+    the seconds that all requests together may take beyond a quarter of a second each, whatever the server or the
+    resolver does; once it is spent, every request raises PrefectUnreachable at once. None: no bound.
 
     Raises PrefectUnreachable if the URL or the bundle cannot be used, PrefectUnauthorized if the key cannot.
     """
@@ -68,6 +73,7 @@ class PrefectHttp:
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
         attempts: int = 5,
+        patience: float | None = None,
     ) -> None:
         self._address = parsing.parse_address(url)
         credentials = parsing.credentials(auth_string or self._address.userinfo, api_key)
@@ -76,6 +82,9 @@ class PrefectHttp:
         self._sleep = sleep
         self._jitter = jitter
         self._attempts = max(1, attempts)
+        self._patience, self._left = patience, patience
+        self.clock_offset_s: float | None = None
+        """How far the server's clock was ahead of ours in its last answer, in seconds; None: it did not say."""
         try:
             self._client = httpx.Client(
                 base_url=self.shown,
@@ -85,6 +94,7 @@ class PrefectHttp:
                 limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
                 trust_env=not self._address.loopback,
                 transport=transport,
+                event_hooks={"response": [self._heard]},
             )
         except (httpx.InvalidURL, ValueError, ImportError):
             # Not chained: the cause may quote the URL of a proxy, password included.
@@ -106,6 +116,11 @@ class PrefectHttp:
     def shown(self) -> str:
         """The address of the API, without user information and without a slash at the end."""
         return self._address.shown
+
+    def _heard(self, response: httpx.Response) -> None:
+        told = parsing.date(response.headers)
+        if told is not None:
+            self.clock_offset_s = told.timestamp() - time.time()
 
     def close(self) -> None:
         """Close the connections."""
@@ -132,7 +147,44 @@ class PrefectHttp:
         Raises PrefectUnreachable, PrefectUnauthorized, PrefectRejected, PrefectApiError.
         """
         again = _reads_or_replaces(method, path) if repeatable is None else repeatable
+        return self._in_time(lambda: self._request(method, path, json, again=again, ok404=ok404, done_if=done_if))
+
+    def _in_time(self, send: Callable[[], Any]) -> Any:
+        """Return what `send` does, or raise PrefectUnreachable where that takes longer than there is patience.
+
+        In a thread that is left to itself then: no time-out of httpx bounds a slow resolver, or an answer that
+        trickles in.
+        """
+        if self._left is None:
+            return send()
+        done: list[Any] = []
+        failed: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                done.append(send())
+            except BaseException as error:  # noqa: BLE001 - it is raised again, in the thread that asked
+                failed.append(error)
+
+        if self._left == 0:
+            raise self._given_up()
+        begun = time.monotonic()
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(self._left + _PROMPT_SECONDS)
+        took = time.monotonic() - begun
+        alive = thread.is_alive()
+        self._left = 0.0 if alive else max(0.0, min(self._left, self._left + _PROMPT_SECONDS - took))
+        if failed:
+            raise failed[0]
+        if not done:
+            raise self._given_up()
+        return done[0]
+
+    def _request(self, method: str, path: str, json: Any, *, again: bool, ok404: bool, done_if: int | None) -> Any:
         for attempt in range(self._attempts):
+            if attempt and self._left == 0:
+                raise self._given_up()  # nobody waits for it any more: it must not be done some time later
             last = attempt + 1 == self._attempts
             try:
                 response = self._client.request(method, path, json=json)
@@ -204,6 +256,12 @@ class PrefectHttp:
     def _pause(self, attempt: int, told: float | None) -> None:
         delay: float = min(_BACKOFF_CAP, _BACKOFF_BASE * 2**attempt) * self._jitter()
         self._sleep(delay if told is None else min(told, _RETRY_AFTER_CAP))
+
+    def _given_up(self) -> PrefectUnreachable:
+        return PrefectUnreachable(
+            f"cannot reach the Prefect API at {self.shown}: no answer within {self._patience:g} s",
+            hint="it is not waited for any longer here; try again later",
+        )
 
     def _lost(self, exc: httpx.TransportError, *, repeatable: bool) -> PrefectUnreachable:
         hint = "check PREFECT_API_URL; without it, `orchctl host up` starts a server on this host"

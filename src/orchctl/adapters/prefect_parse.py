@@ -10,6 +10,7 @@ import base64
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -228,6 +229,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the Retry-After of an answer in seconds, or None (also for the form with a date)."""
     value = headers.get("retry-after", "").strip()
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def date(headers: Mapping[str, str]) -> datetime | None:
+    """Return the Date of an answer (UTC, whole seconds), None where it has none that can be read."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def bare_url(url: str) -> str:

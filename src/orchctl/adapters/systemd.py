@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from orchctl.adapters import host_facts
 from orchctl.core import systemd_show
-from orchctl.core.legacy import Manager, Service, Timer, Units
+from orchctl.core.legacy import SYSTEM, Manager, Service, Timer, Units
 from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
 
 CALL_TIMEOUT_S = 30.0
@@ -92,6 +92,14 @@ class Systemd:
         """Whether a user's manager runs without a login too; None for the system's."""
         owner = self.owner(manager)
         return None if owner is None else (_LINGER / owner).exists()
+
+    def synchronised(self) -> bool | None:
+        """Whether this host's clock is kept by a time server; None where nothing says."""
+        try:
+            said = self.call("timedatectl", SYSTEM, "show", "--property=NTPSynchronized", "--value").strip()
+        except OrchctlError:
+            return None
+        return {"yes": True, "no": False}.get(said)
 
     def call(self, program: str, manager: Manager, *words: str, check: bool = True) -> str:
         """Run one of systemd's programs for `manager` and return what it printed.

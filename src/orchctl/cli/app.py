@@ -17,6 +17,7 @@ from orchctl.cli import (
     catalog,
     completions,
     demo,
+    handover,
     host,
     import_cron,
     importing,
@@ -33,10 +34,16 @@ from orchctl.errors import ExitCode, Interrupted, OrchctlError
 # Options that mean the same everywhere; `main` moves them to the front, so that they may stand anywhere.
 _GLOBAL_FLAGS = frozenset({"--json", "--no-color", "--verbose"})
 _GLOBAL_VALUES = frozenset({"--config", "--state-dir", "--api-url"})
+_HELP = "orchctl.help"
 
 
 class Root(TyperGroup):
     """Runs a command and turns every error into one message and one exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember whether only help is asked for."""
+        ctx.meta[_HELP] = not {"-h", "--help"}.isdisjoint(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an OrchctlError or Ctrl-C ends the process with its exit code."""
@@ -71,6 +78,7 @@ app = typer.Typer(
 catalog.register(app)
 sync.register(app)
 status.register(app)
+handover.register(app)
 run.register(app)
 runs.register(app)
 audit.register(runs.group)
@@ -124,6 +132,8 @@ def root(
         verbose=verbose,
     )
     ctx.obj = wiring.App(settings, environment)
+    if not ctx.meta[_HELP]:
+        handover.unfinished_note(ctx.obj, ctx.invoked_subcommand or "")
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

@@ -44,6 +44,7 @@ def status(
         crontabs=app.crontabs,
         prefect=app.connect(app.api_url, attempts=2),
         owners=app.owners,
+        handovers=app.handovers,
         applied=app.applied,
         tree=app.tree,
         host_zone=app.host_zone,

@@ -11,7 +11,8 @@ from orchctl.cli import render
 from orchctl.core.names import format_instant, visible
 
 if TYPE_CHECKING:
-    from orchctl.core.status import Finding, JobStatus, Trigger
+    from orchctl.core.ownership import Finding
+    from orchctl.core.status import JobStatus, Trigger
     from orchctl.services.status import Status
     from orchctl.wiring import Settings
 
@@ -61,6 +62,7 @@ def _job(job: JobStatus) -> dict[str, Any]:
         "next_prefect": job.next_prefect,
         "late": job.late,
         "problems": list(job.findings),
+        "confirm_by": job.confirm_by,
     }
 
 
@@ -140,13 +142,13 @@ class _View:
     def _findings(self) -> Iterator[str]:
         named: list[tuple[str, Finding]] = [("", each) for each in self._found.findings]
         named += [(f"{job.job}: ", each) for job in self._found.jobs for each in job.findings]
-        same: dict[tuple[str, str], list[str]] = {}
+        same: dict[str, list[str]] = {}
         for name, each in named:
-            same.setdefault((each.code, each.message), []).append(name.removesuffix(": "))
-        for (code, message), jobs in same.items():
+            same.setdefault(_said(each), []).append(name.removesuffix(": "))
+        for said, jobs in same.items():
             # The same of many jobs (no worker, no systemd) is one thing that is wrong.
             who = f"{_several(jobs)}: " if jobs[0] else ""
-            yield from self._wrapped(f"! {who}{message} [{code}]", indent="  ")
+            yield from self._wrapped(f"! {who}{said}", indent="  ")
 
     def _wrapped(self, text: str, *, indent: str) -> list[str]:
         if self._columns is None:
@@ -170,6 +172,7 @@ class _View:
         rows: list[tuple[str, str | None]] = [
             ("job", job.job),
             ("owner", owner),
+            *((("confirm", self._unconfirmed(job.job, job.confirm_by)),) if job.confirm_by else ()),
             ("mode", f"{job.mode}: {_MODES[job.mode]}"),
             *(("trigger", self._trigger(each)) for each in job.triggers),
             ("deployment", job.deployment),
@@ -180,9 +183,12 @@ class _View:
             other = job.next_prefect if job.next == job.next_legacy else job.next_legacy
             side = "Prefect" if other == job.next_prefect else "legacy"
             rows.append((f"{side.lower()}", f"next {self._instant(other)}"))
-        rows += [("wrong", f"{each.message} [{each.code}]") for each in (*self._found.findings, *job.findings)]
+        rows += [("wrong", _said(each)) for each in (*self._found.findings, *job.findings)]
         for label, value in rows:
             yield from self._wrapped(f"{label:<{_LABEL}}{value or '-'}", indent=" " * _LABEL)
+
+    def _unconfirmed(self, job: str, until: datetime) -> str:
+        return f"rolls back by itself at {self._instant(until)}, unless `orchctl confirm {job}` comes first"
 
     def _last(self, job: JobStatus) -> str | None:
         if job.last is None:
@@ -219,6 +225,10 @@ def _triggers(triggers: Iterable[Trigger]) -> str:
     if len(set(states)) == 1:
         return "?" if states[0] == "unknown" else states[0]
     return f"{states.count('on')}/{len(states)} on"
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.message} [{finding.code}]" + (f": {finding.fix}" if finding.fix else "")
 
 
 def _several(names: list[str]) -> str:

@@ -179,6 +179,8 @@ class CronTrigger(_Table):
     """The file that holds the line (/etc/crontab, /etc/cron.d/…); default: the user's own crontab."""
     timezone: Text | None = None
     """The zone of the line (cronie's CRON_TZ); default: the host's."""
+    fence: bool = False
+    """While Prefect owns the job: fence the line with a test of the owner file instead of commenting it out."""
 
 
 Trigger = Annotated[

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from orchctl.core import cadence
+from orchctl.core import cadence, fence, ownership
 from orchctl.core.cadence import Source
 from orchctl.core.catalog import CronTrigger, Job, TimerTrigger
 from orchctl.core.deployments import Desired
 from orchctl.core.legacy import Manager, Service, Units
 from orchctl.core.manifest import Run
+from orchctl.core.ownership import Finding, Known
 from orchctl.core.plan import Change, Conflict
 from orchctl.core.remote import RemoteDeployment, RemoteRun
 from orchctl.core.slots import ON_TIME, Owner
@@ -23,14 +24,6 @@ DeploymentWord = Literal["scheduled", "unscheduled", "paused", "absent", "foreig
 # Prefect schedules 100 days ahead, and no further: a yearly schedule has no runs for most of the year.
 HORIZON = timedelta(days=99)
 _SETTLED = frozenset({"success", "failed", "crashed", "cancelled", "running"})
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong. `code` is a stable word."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,8 @@ class Last:
 class JobStatus:
     """Everything about one job. `since`: from when on Prefect owns it, None where it does not, or always did.
 
-    `next` is the next slot of its owner. `ahead` counts Prefect's runs that are scheduled, `late` those overdue.
+    `next` is the next slot of its owner; `late` counts Prefect's runs that are overdue. `confirm_by`: unless it is
+    confirmed until then, the cutover is rolled back by itself; None where not.
     """
 
     job: str
@@ -76,6 +70,7 @@ class JobStatus:
     next_prefect: datetime | None
     late: int
     findings: tuple[Finding, ...]
+    confirm_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +115,24 @@ class Prefects:
 def status(
     job: Job,
     *,
-    owner: Owner | str | None,
+    known: Known,
     legacy: Triggers,
     prefect: Prefects,
     last: Run | None,
     now: datetime,
 ) -> JobStatus:
-    """Return where a job stands. `owner` is text where the owner file cannot be believed: why."""
+    """Return where a job stands."""
+    owner = known.owner
     word = _owner(job, owner)
     triggers = legacy.states(now)
     ahead = [run.expected_start for run in prefect.runs if run.expected_start is not None and run.expected_start > now]
     late = [run for run in prefect.runs if _is_late(run, now)]
     next_legacy = min((each.next for each in triggers if each.next is not None and each.state == "on"), default=None)
     next_prefect = min(ahead, default=None)
+    active = prefect.known and prefect.deployment is not None and not prefect.deployment.paused
     findings = [
-        *_of_owner(word, owner),
+        *ownership.findings(job.name, known, active=active, now=now),
+        *_of_fences(job, word, known, legacy),
         *_of_triggers(word, triggers),
         *(_of_prefect(job, word, prefect, ahead, late, now) if prefect.known else ()),
     ]
@@ -151,6 +149,7 @@ def status(
         next_prefect=next_prefect,
         late=len(late),
         findings=tuple(findings),
+        confirm_by=owner.confirm_by if isinstance(owner, Owner) else None,
     )
 
 
@@ -162,13 +161,6 @@ def _owner(job: Job, owner: Owner | str | None) -> OwnerWord:
     if owner is None:
         return "legacy"
     return "draining" if owner.draining else "prefect"
-
-
-def _of_owner(word: OwnerWord, owner: Owner | str | None) -> Iterator[Finding]:
-    if isinstance(owner, str):
-        yield Finding("owner-unknown", owner)
-    if word == "draining":
-        yield Finding("draining", "a rollback is under way, or was broken off: until it is done nothing runs the job")
 
 
 # --- legacy triggers
@@ -201,12 +193,33 @@ def _of_triggers(word: OwnerWord, triggers: Sequence[Trigger]) -> Iterator[Findi
         elif each.state == "missing" and word == "legacy":
             yield Finding("trigger-missing", f"{each.label}: {each.why}")
         elif word == "prefect" and (each.state == "on" or each.enabled):
-            how = "is on" if each.state == "on" else "is enabled, and starts at the next boot,"
-            yield Finding("trigger-came-back", f"{each.label} {how} although Prefect owns the job")
+            yield ownership.came_back(each.label, on=each.state == "on")
     if word == "legacy" and all(each.state in {"off", "missing"} for each in triggers):
         whys = dict.fromkeys(each.why for each in triggers if each.state == "off" and each.why)
         because = f": {'; '.join(why for why in whys if why)}" if whys else ""
         yield Finding("nobody-runs-it", f"legacy owns the job, and none of its triggers is on{because}")
+
+
+def _of_fences(job: Job, word: OwnerWord, known: Known, legacy: Triggers) -> Iterator[Finding]:
+    """Say which services are not fenced as they should be, as far as systemd knows of them."""
+    if known.open is not None:
+        return
+    for label, service in _services(legacy).items():
+        fenced = any(path.rpartition("/")[2] == fence.file_name(job.name) for path in service.drop_ins)
+        if word in {"prefect", "draining"} and (not fenced or service.needs_reload):
+            yield ownership.fence_gone(label, unloaded=fenced)
+        elif word == "legacy" and fenced:
+            yield ownership.fence_left(label)
+
+
+def _services(legacy: Triggers) -> dict[str, Service]:
+    found = {}
+    for source in legacy.sources:
+        if source.timer is not None and source.service is not None:
+            service = legacy.units[source.timer.manager].services.get(source.service)
+            if service is not None and service.load == "loaded":
+                found[f"{service.name} ({service.manager})"] = service
+    return found
 
 
 # --- Prefect

@@ -53,6 +53,7 @@ _SPAN_UNITS = {
 }
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµμ]+)\s*")
 _ENTRY = re.compile(r"\{ (\w+)=(.*?) ; ")
+_NOMINAL = re.compile(r" ; next_elapse=(.*) \}\Z")
 # Greedy: a command may hold this text itself, and what follows the last one is systemd's own.
 _ARGV = re.compile(r"argv\[\]=(.*) ; (?:ignore_errors|flags)=", re.DOTALL)
 # Ours, and those of a version that knows more: `FOO=1` inside a value with lines is none.
@@ -244,6 +245,7 @@ def _base(unit: Unit) -> dict[str, Any]:
 def _timer(block: Block, unit: Unit) -> Timer:
     calendars = [match[2] for line in block.get("TimersCalendar", []) if (match := _ENTRY.match(line))]
     monotonic = [match for line in block.get("TimersMonotonic", []) if (match := _ENTRY.match(line))]
+    nominal = [instant(match[1]) for line in block.get("TimersCalendar", []) if (match := _NOMINAL.search(line))]
     return Timer(
         **_base(unit),
         unit=_one(block, "Unit") or f"{unit.name.removesuffix('.timer')}.service",
@@ -260,6 +262,7 @@ def _timer(block: Block, unit: Unit) -> Timer:
         fixed_random_delay=_yes(block, "FixedRandomDelay"),
         wake_system=_yes(block, "WakeSystem"),
         next_monotonic_s=span(_one(block, "NextElapseUSecMonotonic")) or None,
+        next_nominal=min(filter(None, nominal), default=None),
     )
 
 

@@ -75,3 +75,24 @@ def _lines(text: str) -> Iterator[str]:
         whole = ""
     if whole:
         yield whole.strip(" \t\r")
+
+
+def literal(text: str) -> str:
+    """Return `text` as a setting's value that means just that: `%` begins a specifier.
+
+    Raises ValueError for what no one line of a unit file can say.
+    """
+    if any(ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise ValueError(f"{text!r} cannot be written into a unit file")
+    if text != text.strip() or text.endswith("\\"):
+        raise ValueError(f"{text!r} begins or ends with what a unit file drops")
+    return text.replace("%", "%%")
+
+
+def quoted(word: str) -> str:
+    """Return one word of a command line or of Environment=, quoted. Raises ValueError as `literal` does.
+
+    `$` stays: what holds one needs the prefix `:` on its Exec line.
+    """
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return literal(f'"{escaped}"')

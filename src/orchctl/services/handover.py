@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 class Switched:
     """What a handover did to a job. `outcome` None: it is unfinished, for the steps in `owed`, which are Prefect's.
 
-    `last_legacy` is when legacy really ran last, `first_slot` Prefect's next one; None where not known. `granted` are
+    `overlap`: how many legacy services began a run after `since`. `last_legacy` is when legacy really ran last, `first_slot` Prefect's next one; None where not known. `granted` are
     the slots that the new owner caught up with, `dropped` those that the catch-up policy drops. `held_s`: seconds for
     which neither side could begin a run. `since`: from when on Prefect owns it, None after a rollback.
     """
@@ -52,6 +52,7 @@ class Switched:
     first_slot: datetime | None = None
     granted: tuple[datetime, ...] = ()
     dropped: tuple[datetime, ...] = ()
+    overlap: int = 0
     held_s: float | None = None
     confirm_by: datetime | None = None
     owed: tuple[Step, ...] = ()
@@ -348,6 +349,7 @@ class _Loop:
             first_slot=self._first_slot() if self.opened.kind == "cutover" and outcome == "done" else None,
             granted=_instants(facts.get("granted") or [facts[key]["slot"] for key in ("owed",) if facts.get(key)]),
             dropped=_instants(facts.get("dropped") or []),
+            overlap=int((last := self._fact("last_legacy")) is not None and last >= (self._fact("since") or last)),
             held_s=self._held(),
             confirm_by=self.opened.confirm_by,
             owed=owed,

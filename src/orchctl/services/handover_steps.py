@@ -148,7 +148,7 @@ class Steps:
             Step.SCHEDULE: lambda: hands.prefect.open_up(name),
             Step.CRON_OFF: lambda: hands.cron.turn_off(name, snapshot),
             Step.COMMIT: self._commit,
-            Step.TIMERS_OFF: lambda: hands.timers.turn_off(snapshot),
+            Step.TIMERS_OFF: self._timers_off,
             Step.GRANT: self._grant,
             Step.CATCH_UP: self._catch_up,
             Step.DRAIN: self._drain,
@@ -181,11 +181,24 @@ class Steps:
             hands.owners.replace(self.name, owner)
         self.facts |= {"committed_at": format_exact(there), "since": format_exact(owner.since)}
 
+    def _timers_off(self) -> None:
+        # systemd forgets a service, and when it ran, once no timer refers to it. It is fenced: nothing runs after this.
+        self._see_last_start()
+        self.note_facts(Step.TIMERS_OFF)
+        self.hands.timers.turn_off(self.snapshot)
+
+    def _see_last_start(self) -> datetime | None:
+        """Return when legacy really ran last, as far as this handover has seen."""
+        seen = (self.hands.timers.last_start(self.snapshot), self._instant("last_legacy"))
+        last = max(filter(None, seen), default=None)
+        self.facts["last_legacy"] = format_exact(last) if last is not None else None
+        return last
+
     def _grant(self) -> None:
         hands, owner = self.hands, self._owner_file()
         while (wait := (owner.since - hands.now()).total_seconds()) > 0:
             hands.sleep(wait)
-        last = hands.timers.last_start(self.snapshot)
+        last = self._see_last_start()
         catalog = self.catalog()
         granted: tuple[datetime, ...] = ()
         if catalog is None:
@@ -206,7 +219,6 @@ class Steps:
         hands.owners.replace(self.name, replace(self._owner_file(), granted=granted))
         self.facts |= {
             "since": format_exact(owner.since),
-            "last_legacy": format_exact(last) if last else None,
             "granted": [format_exact(slot) for slot in granted],
         }
 

@@ -37,11 +37,14 @@ class Prefect(Protocol):
     def create_deployment(self, body: Mapping[str, Any]) -> str: ...  # noqa: D102
     def update_deployment(self, id: str, body: Mapping[str, Any]) -> None: ...  # noqa: A002, D102
     def delete_deployment(self, id: str) -> None: ...  # noqa: A002, D102
+    def pause_deployment(self, id: str) -> None: ...  # noqa: A002, D102
+    def resume_deployment(self, id: str) -> None: ...  # noqa: A002, D102
     def add_schedules(self, deployment_id: str, bodies: Sequence[Mapping[str, Any]]) -> None: ...  # noqa: D102
     def update_schedule(self, deployment_id: str, schedule_id: str, body: Mapping[str, Any]) -> None: ...  # noqa: D102
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None: ...  # noqa: D102
     def schedule_from(self, deployment_id: str, start: datetime) -> None: ...  # noqa: D102
     def scheduled_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]: ...  # noqa: D102
+    def waiting_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def flow_run(self, id: str) -> RemoteRun | None: ...  # noqa: A002, D102
     def create_run(  # noqa: D102
@@ -54,6 +57,16 @@ class Prefect(Protocol):
         name: str | None = None,
         scheduled_for: datetime | None = None,
     ) -> RemoteRun: ...
+    def delete_run(self, id: str) -> None: ...  # noqa: A002, D102
+    def set_run_state(  # noqa: D102
+        self,
+        run_id: str,
+        *,
+        type: str,  # noqa: A002
+        name: str | None = None,
+        message: str | None = None,
+        force: bool = False,
+    ) -> None: ...
     def run_url(self, run_id: str) -> str: ...  # noqa: D102
     def ui_url(self) -> str: ...  # noqa: D102
 
@@ -86,6 +99,12 @@ class ManifestTree(Protocol):
     def read_log(self, path: Path, offset: int) -> bytes: ...  # noqa: D102
     def directory_of(self, run: Run) -> Path: ...  # noqa: D102
     def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
+
+
+class Claims(Protocol):
+    """Which run took a slot. See `adapters/claims.py`."""
+
+    def read(self, job: str, slot: datetime) -> tuple[str, str] | None: ...  # noqa: D102
 
 
 class StackHost(Protocol):

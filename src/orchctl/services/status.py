@@ -13,13 +13,14 @@ from orchctl.core import manifest
 from orchctl.core import status as core
 from orchctl.core.catalog import Catalog, CronTrigger, Job
 from orchctl.core.manifest import Run, Skipped
+from orchctl.core.ownership import Finding, Known
 from orchctl.core.plan import Gathered, plan
 from orchctl.core.remote import RemoteDeployment, RemotePool
-from orchctl.core.slots import Owner
-from orchctl.core.status import Finding, JobStatus, Prefects
+from orchctl.core.status import JobStatus, Prefects
 from orchctl.errors import NotAllowed, OrchctlError, PrefectApiError, StateBroken
-from orchctl.services import timers
-from orchctl.services.ports import Applied, ManifestTree, Owners, Prefect
+from orchctl.services import ownership, timers
+from orchctl.services.ownership import Journals, OwnerFiles
+from orchctl.services.ports import Applied, ManifestTree, Prefect
 from orchctl.services.timers import Read, TimerReader
 
 DAYS_BACK = 2
@@ -40,7 +41,8 @@ class World:
     systemd: TimerReader
     crontabs: CronLines
     prefect: Prefect
-    owners: Owners
+    owners: OwnerFiles
+    handovers: Journals
     applied: Applied
     tree: Callable[[str], ManifestTree]
     host_zone: str
@@ -68,7 +70,8 @@ class Status:
 
 
 def status(world: World, *, now: datetime, only: str | None = None) -> Status:
-    """Return where the jobs stand: one systemctl call a manager, two requests to Prefect, the events of three days.
+    """Return where the jobs stand: one systemctl call a manager, two requests to Prefect, the events of three days,
+    and of handovers only what their marks name.
 
     What cannot be asked is told, and the rest all the same. Writes nothing.
     """
@@ -82,6 +85,8 @@ def status(world: World, *, now: datetime, only: str | None = None) -> Status:
     except (PrefectApiError, NotAllowed) as error:
         unreachable = error.message
         findings.append(Finding("prefect-unreachable", "; ".join(filter(None, (error.message, error.hint)))))
+    if only is None:
+        findings += _gone(world)
     skipped: list[Skipped] = []
     last = _last_runs(world, jobs, now, skipped)
     found = tuple(
@@ -92,14 +97,26 @@ def status(world: World, *, now: datetime, only: str | None = None) -> Status:
 
 
 def _one(world: World, job: Job, read: Read, prefect: Prefects, last: Run | None, now: datetime) -> JobStatus:
-    owner: Owner | str | None
-    try:
-        owner = world.owners.read(job.name) if job.has_legacy else None
-    except StateBroken as error:
-        owner = error.message
+    known = ownership.known(world.owners, world.handovers, job.name) if job.has_legacy else Known()
     lines = {each: world.crontabs.find(each) for each in job.legacy if isinstance(each, CronTrigger)}
     legacy = core.Triggers(read.sources(job), read.units, read.absent, lines)
-    return core.status(job, owner=owner, legacy=legacy, prefect=prefect, last=last, now=now)
+    return core.status(job, known=known, legacy=legacy, prefect=prefect, last=last, now=now)
+
+
+def _gone(world: World) -> Iterator[Finding]:
+    """Say what is Prefect's, or halfway, of jobs that the catalog does not know (any more)."""
+    try:
+        owned, unfinished = world.owners.names(), world.handovers.unfinished()
+    except StateBroken as error:
+        yield Finding("owner-unknown", error.message)
+        return
+    for name in sorted({*owned, *unfinished} - set(world.catalog.jobs)):
+        if name in unfinished:
+            said = f"a handover of {name}, which is not in the catalog, is unfinished"
+            yield Finding("unfinished-handover", said, "`orchctl recover` goes on with it")
+        else:
+            said = f"Prefect owns {name}, which is not in the catalog"
+            yield Finding("owned-and-gone", said, f"`orchctl rollback {name}` makes legacy its owner")
 
 
 def _ask_prefect(

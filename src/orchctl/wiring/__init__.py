@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.confirm_timer import ConfirmTimer
     from orchctl.adapters.cron import Crontabs
+    from orchctl.adapters.cron_switch import CronSwitch
     from orchctl.adapters.demo_stage import DemoStage
+    from orchctl.adapters.handovers import Handovers
     from orchctl.adapters.local_stack import LocalStack
     from orchctl.adapters.manifests import Manifests
     from orchctl.adapters.owners import Owners
     from orchctl.adapters.prefect_api import PrefectApi
     from orchctl.adapters.prefect_rule import PrefectRule
     from orchctl.adapters.systemd import Systemd
+    from orchctl.adapters.timer_switch import TimerSwitch
     from orchctl.adapters.unit_details import UnitDetails
     from orchctl.core.catalog import Catalog
     from orchctl.core.catalog_edit import Texts
+    from orchctl.services.handover_steps import Hands
     from orchctl.services.observe import Eyes
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
@@ -108,6 +113,22 @@ class App:
         return self.catalog if there else None
 
     @cached_property
+    def catalog_if_valid(self) -> Catalog | None:
+        """The catalog; None where there is none, or one that is invalid: a rollback works without."""
+        from orchctl.errors import CatalogInvalid
+
+        try:
+            return self.catalog_or_none
+        except CatalogInvalid:
+            return None
+
+    @property
+    def zone(self) -> str:
+        """The zone that instants are shown in: the catalog's, else UTC."""
+        catalog = self.catalog_if_valid
+        return catalog.timezone if catalog is not None else "UTC"
+
+    @cached_property
     def applied(self) -> AppliedCatalogs:
         """The applied catalogs of this host."""
         from orchctl.adapters.applied import AppliedCatalogs
@@ -120,6 +141,21 @@ class App:
         from orchctl.adapters.owners import Owners
 
         return Owners(self.settings.state_dir)
+
+    @cached_property
+    def handovers(self) -> Handovers:
+        """The journals of this host's handovers."""
+        from orchctl.adapters.handovers import Handovers
+
+        return Handovers(self.settings.state_dir)
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The jobs with an unfinished handover: one look into one folder, for every command. Raises StateBroken."""
+        from orchctl.adapters.state_folder import StateFolder
+        from orchctl.core.names import is_name
+
+        return tuple(name for name in StateFolder(self.settings.state_dir, "handovers/open").names() if is_name(name))
 
     def owns(self, job: str) -> bool:
         """Return whether Prefect owns a job on this host; a file that cannot be believed counts as yes here."""
@@ -184,6 +220,35 @@ class App:
         """What looks at the legacy history of this host."""
         return _eyes(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
 
+    def hands(self, *, patience: float | None = None) -> Hands:
+        """What a handover works with. `patience`: seconds that may be waited for Prefect in all, None: no bound."""
+        from orchctl.wiring import handover
+
+        return handover.hands(self, patience=patience)
+
+    @cached_property
+    def timer_switch(self) -> TimerSwitch:
+        """What switches timers of this host off and on, and fences their services."""
+        from orchctl.adapters.timer_switch import TimerSwitch
+
+        return TimerSwitch(self.systemd, self.owners.path)
+
+    @cached_property
+    def cron_switch(self) -> CronSwitch:
+        """What switches crontab lines of this host off and on."""
+        import time
+
+        from orchctl.adapters.cron_switch import CronSwitch
+
+        return CronSwitch(self.crontabs, self.owners, now=self.now, sleep=time.sleep)
+
+    @cached_property
+    def confirm_timer(self) -> ConfirmTimer:
+        """The timers that roll jobs back unless somebody confirms."""
+        from orchctl.wiring import handover
+
+        return handover.confirm_timer(self, self._environment)
+
     @cached_property
     def crontabs(self) -> Crontabs:
         """The crontabs of this host. Under sudo, "the user's" is that of who called sudo."""
@@ -215,8 +280,11 @@ class App:
         """The Prefect API at `api_url`."""
         return self.connect(self.api_url)
 
-    def connect(self, url: str, *, attempts: int = 5) -> PrefectApi:
-        """Return a client for `url`, with the credentials of the environment; `attempts` a request at most."""
+    def connect(self, url: str, *, attempts: int = 5, patience: float | None = None) -> PrefectApi:
+        """Return a client for `url`, with the credentials of the environment; `attempts` a request at most.
+
+        `patience`: seconds that may be spent on waiting in all, None: no bound. See `PrefectHttp`.
+        """
         from orchctl.adapters.prefect_api import PrefectApi
 
         environment = self._environment
@@ -227,6 +295,7 @@ class App:
             api_key=environment.get("PREFECT_API_KEY") or None,
             verify=False if insecure else environment.get("PREFECT_API_SSL_CERT_FILE") or True,
             attempts=attempts,
+            patience=patience,
         )
 
     def tree(self, data_root: str) -> Manifests:

@@ -1,0 +1,162 @@
+"""The timer that rolls a job back by itself unless somebody confirms its cutover: a unit pair in systemd's own folders.
+
+It outlives a reboot, and needs neither Prefect nor the operator's shell: systemd runs one command, given in full, and
+again until it succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchctl.adapters import files, host_facts, unit_links
+from orchctl.adapters.systemd import Systemd
+from orchctl.adapters.unit_links import Folders
+from orchctl.core.legacy import SYSTEM, Manager
+from orchctl.core.unit_text import quoted
+from orchctl.errors import OrchctlError
+
+_PREFIX = "orchctl-confirm-"
+_TARGET = "timers.target.wants"
+
+
+class ConfirmTimer:
+    """Arms it in the manager of who runs orchctl: root's is the system's.
+
+    `command` returns the argv that rolls a job back, its program an absolute path; `environment` is what it needs.
+    """
+
+    def __init__(
+        self, systemd: Systemd, command: Callable[[str], Sequence[str]], environment: Mapping[str, str]
+    ) -> None:
+        self._systemd = systemd
+        self._command = command
+        self._environment = dict(environment)
+        self._manager = SYSTEM if os.geteuid() == 0 else Manager("user", host_facts.account(None).pw_name)
+
+    def is_armed(self, job: str) -> bool:
+        """Whether the timer is there in full: its files, its link, and systemd has started it."""
+        where = self._folders()
+        timer, service, link = _paths(where, job)
+        if not timer.exists() or not service.exists() or unit_links.target_of(link) is None:
+            return False
+        printed = self._call("show", "--property=ActiveState", "--value", "--", timer.name)
+        return printed.strip() == "active"
+
+    def has_trace(self, job: str) -> bool:
+        """Whether anything of the timer is left: also of one that was not armed in full."""
+        where = self._folders()
+        if any(os.path.lexists(path) for path in (*_paths(where, job), *_torn(where, job))):
+            return True
+        timer = _paths(where, job)[0]
+        return self._call("show", "--property=ActiveState", "--value", "--", timer.name).strip() == "active"
+
+    def arm(self, job: str, at: datetime) -> None:
+        """Roll `job` back at `at` (whole seconds), or as soon after as this host is up.
+
+        Repeatable, also for another time. Raises NotAllowed, OrchctlError.
+        """
+        where = self._folders()
+        timer, service, link = _paths(where, job)
+        files.make_directory(where.config, mode=0o755)
+        try:
+            content = self._service(job)
+        except ValueError as error:
+            raise OrchctlError(f"the rollback of {job} cannot be armed: {error}") from error
+        files.write_atomic(service, content.encode())
+        files.write_atomic(timer, _timer(job, at).encode())
+        unit_links.lead([(link, str(timer))])
+        if at <= datetime.now(UTC):
+            # Persistent= counts from the stamp, and one that systemd makes now would be after the instant.
+            _write_stamp(_stamp(where, timer), before=at)
+        self._call("daemon-reload")
+        # Not start: one that is armed for another time already would keep that.
+        self._call("restart", "--", timer.name)
+
+    def disarm(self, job: str) -> None:
+        """Take the timer away; its service, which may be what runs us, goes on. Repeatable."""
+        where = self._folders()
+        timer, service, link = _paths(where, job)
+        unit_links.lead([(link, None)])
+        if self._call("show", "--property=ActiveState", "--value", "--", timer.name).strip() == "active":
+            self._call("stop", "--", timer.name)
+        for path in (timer, service, _stamp(where, timer), *_torn(where, job)):
+            files.remove(path)
+        self._call("daemon-reload")
+
+    def obstacles(self) -> tuple[str, ...]:
+        """Say why no timer could be armed that is sure to fire."""
+        try:
+            where = self._folders()
+            self._call("show", "--property=Version")
+        except OrchctlError as error:
+            return (error.message,)
+        found = []
+        if not unit_links.may_write(where.config / "x"):
+            found.append(f"no right to write into {where.config}: use sudo")
+        if self._systemd.lingers(self._manager) is False:
+            found.append(
+                f"the systemd of {where.account.pw_name} ends with the last login, and no timer fires then: "
+                f"`sudo loginctl enable-linger {where.account.pw_name}`"
+            )
+        return tuple(found)
+
+    def _service(self, job: str) -> str:
+        environment = [f"Environment={quoted(f'{key}={value}')}" for key, value in self._environment.items()]
+        program, *words = self._command(job)
+        lines = [
+            f"# orchctl: rolls {job} back unless `orchctl confirm {job}` comes first.",
+            "[Unit]",
+            f"Description=Roll {job} back to its legacy timers",
+            "StartLimitIntervalSec=0",
+            "[Service]",
+            "Type=oneshot",
+            *environment,
+            f"ExecStart=:{quoted(program)} {' '.join(map(quoted, words))}",
+            # Another orchctl may hold the lock, or the disk be full: nobody else will ask again.
+            "Restart=on-failure",
+            "RestartSec=10",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _folders(self) -> Folders:
+        return unit_links.folders(self._systemd, self._manager)
+
+    def _call(self, verb: str, *words: str) -> str:
+        return self._systemd.call("systemctl", self._manager, verb, *words)
+
+
+def _timer(job: str, at: datetime) -> str:
+    return f"""# orchctl: rolls {job} back unless `orchctl confirm {job}` comes first.
+[Unit]
+Description=Roll {job} back to its legacy timers unless somebody confirms
+[Timer]
+OnCalendar={at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC
+Persistent=true
+AccuracySec=1s
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _paths(where: Folders, job: str) -> tuple[Path, Path, Path]:
+    """Return the timer, the service, and the link that starts the timer at boot."""
+    timer = f"{_PREFIX}{job}.timer"
+    return where.config / timer, where.config / f"{_PREFIX}{job}.service", where.config / _TARGET / timer
+
+
+def _stamp(where: Folders, timer: Path) -> Path:
+    return where.data / "timers" / f"stamp-{timer.name}"
+
+
+def _write_stamp(path: Path, *, before: datetime) -> None:
+    files.make_directory(path.parent, mode=0o755)
+    files.write_atomic(path, b"")
+    os.utime(path, (before.timestamp() - 1,) * 2)
+
+
+def _torn(where: Folders, job: str) -> list[Path]:
+    """Return what a kill left of files that were being written."""
+    return [path for kind in ("timer", "service") for path in where.config.glob(f".{_PREFIX}{job}.{kind}.*.tmp")]

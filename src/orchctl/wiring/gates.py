@@ -1,0 +1,47 @@
+"""What the gates of a cutover look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchctl.errors import OrchctlError
+
+if TYPE_CHECKING:
+    from orchctl.services.gates import World
+    from orchctl.wiring import App
+
+
+def world(app: App) -> World:
+    """Return the host and the server that the gates look at. Raises CatalogInvalid."""
+    from orchctl.services.gates import World
+
+    prefect = app.connect(app.api_url, attempts=2)
+    return World(
+        catalog=app.catalog,
+        systemd=app.systemd,
+        crontabs=app.crontabs,
+        prefect=prefect,
+        rule=app.prefect_rule,
+        owners=app.owners,
+        handovers=app.handovers,
+        applied=app.applied,
+        tree=app.tree,
+        timers=app.timer_switch,
+        cron=app.cron_switch,
+        confirm=app.confirm_timer,
+        prefect_offset=lambda: prefect.clock_offset_s,
+        synchronised=lambda: _synchronised(app),
+        host_zone=app.host_zone,
+        state_dir=str(app.settings.state_dir),
+    )
+
+
+def _synchronised(app: App) -> bool | None:
+    """Whether this host's clock is synchronised, None where systemd does not say."""
+    from orchctl.core.legacy import SYSTEM
+
+    try:
+        said = app.systemd.call("timedatectl", SYSTEM, "show", "-p", "NTPSynchronized", "--value").strip()
+    except OrchctlError:
+        return None
+    return {"yes": True, "no": False}.get(said)

@@ -1,0 +1,154 @@
+"""The systemd side of a handover, driven inside the sandbox; each call is a process of its own, root's or a user's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from box import USER, Box
+
+STATE = "/srv/state"
+LOG = "/var/ran.log"
+_DRIVER = """
+import dataclasses, datetime, json, os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from orchctl.adapters.confirm_timer import ConfirmTimer
+from orchctl.adapters.systemd import Systemd
+from orchctl.adapters.timer_switch import TimerSwitch
+from orchctl.core import snapshot
+from orchctl.core.catalog import TimerTrigger
+from orchctl.errors import OrchctlError
+
+def read(word):
+    if isinstance(word, dict) and "timers" in word:
+        return snapshot.from_json(word)
+    if isinstance(word, dict):
+        return SimpleNamespace(name=word["job"], legacy=[TimerTrigger(**each) for each in word["legacy"]])
+    if isinstance(word, str) and word.startswith("@"):
+        return datetime.datetime.fromtimestamp(float(word[1:]), datetime.UTC)
+    return word
+
+def said(answer):
+    if isinstance(answer, snapshot.Snapshot):
+        return snapshot.to_json(answer)
+    return answer.timestamp() if isinstance(answer, datetime.datetime) else answer
+
+state, kind, name, *words = json.loads(sys.argv[1])
+systemd = Systemd(os.environ, os.environ.get("SUDO_USER"))
+if kind == "timers":
+    target = TimerSwitch(systemd, lambda job: Path(state, "owners", f"{job}.json"))
+else:
+    command, environment = words.pop(0), words.pop(0)
+    target = ConfirmTimer(systemd, lambda job: [*command, job], environment)
+try:
+    print(json.dumps({"answer": said(getattr(target, name)(*map(read, words)))}))
+except OrchctlError as error:
+    print(json.dumps({"error": error.message}))
+"""
+
+
+class Refused(Exception):
+    """What was called inside raised OrchctlError."""
+
+
+@dataclass
+class Switch:
+    """Calls `TimerSwitch` for one job. `timers` are names and scopes; `user` is who calls, None for root."""
+
+    box: Box
+    timers: Sequence[tuple[str, str]]
+    job: str = "j"
+    state: str = STATE
+    user: str | None = None
+    snap: Any = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.box.sh('mkdir -p "$1" && chmod 711 "$1"', self.state)
+
+    def ask(self, name: str, *words: Any) -> Any:
+        return call(self.box, [self.state, "timers", name, *words], user=self.user)
+
+    @property
+    def described(self) -> Any:
+        legacy = [
+            {"timer": timer, "scope": scope, **({"user": USER} if scope == "user" else {})}
+            for timer, scope in self.timers
+        ]
+        return {"job": self.job, "legacy": legacy}
+
+    def photograph(self) -> None:
+        self.snap = self.ask("snapshot", self.described)
+
+    def own(self, *, prefect: bool) -> None:
+        """Make Prefect, or legacy, the owner."""
+        path = f"{self.state}/owners/{self.job}.json"
+        if prefect:
+            self.box.sh('mkdir -p -m 700 "$(dirname "$1")"; umask 77; echo > "$1"', path)
+        else:
+            self.box.sh('rm -f "$1"', path)
+
+    def cut_over(self) -> None:
+        """The steps of a cutover that are systemd's, in their order."""
+        self.photograph()
+        assert not self.ask("is_fenced", self.job, self.snap)
+        self.ask("fence", self.job, self.snap)
+        assert self.ask("is_fenced", self.job, self.snap)
+        self.own(prefect=True)
+        self.ask("turn_off", self.snap)
+        assert self.ask("are_off", self.snap)
+
+    def roll_back(self) -> None:
+        """The steps of a rollback that are systemd's, in their order."""
+        self.ask("put_back", self.snap)
+        assert self.ask("are_back", self.snap)
+        self.own(prefect=False)
+        self.ask("unfence", self.job, self.snap)
+        assert not self.ask("has_fence", self.job, self.snap)
+
+
+def call(box: Box, words: Sequence[Any], *, user: str | None = None) -> Any:
+    command = [sys.executable, "-c", _DRIVER, json.dumps(words)]
+    argv = box.inside.argv_as(user, *command) if user else box.inside.argv(*command)
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    if "error" in found:
+        raise Refused(found["error"])
+    return found["answer"]
+
+
+def job_units(box: Box, name: str, timer: str, *, scope: str = "system", service: str = "", unit: str = "") -> None:
+    """Write a timer and a service that logs each run; `timer` and `service` are lines of those sections."""
+    log = f"/bin/sh -c 'echo \"%n {scope}\" >> {LOG}'"
+    box.sh("touch $1; chmod 666 $1", LOG)
+    box.unit(f"{name}.service", f"[Service]\nType=oneshot\n{service}\nExecStart={log}\n", scope=scope)
+    box.unit(
+        f"{name}.timer", f"{unit}\n[Timer]\n{timer}\nAccuracySec=1ms\n[Install]\nWantedBy=timers.target\n", scope=scope
+    )
+
+
+def runs(box: Box) -> list[str]:
+    return box.sh('cat "$1" 2> /dev/null || true', LOG).splitlines()
+
+
+_PLACES = "/etc/systemd /home/daniel/.config /run/systemd/system /usr/lib/systemd/system /usr/lib/systemd/user"
+_SHOWN = (
+    "Id,Names,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,WantedBy,"
+    "RequiredBy,UpheldBy,Wants,ExecCondition,ConditionResult,Unit"
+)
+
+
+def photo(box: Box, *units: tuple[str, str]) -> str:
+    """Return every file where units are, byte for byte, and the state of these units."""
+    found = box.sh(
+        f"for place in {_PLACES}; do [ ! -e $place ] || find $place -printf '%p %y %m %u:%g %l\\n'; done | sort;"
+        f"for place in {_PLACES}; do [ ! -e $place ] || find $place -type f -exec sha256sum {{}} +; done | sort"
+    )
+    for name, scope in (*units, ("timers.target", "system")):
+        found += box.systemctl("show", f"--property={_SHOWN}", name, scope=scope)
+    return found
