@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
@@ -71,6 +72,20 @@ class Manifests:
                     yield run_of_event(data, data_root=self.data_root)
             except (ValueError, RecursionError) as error:
                 skipped.append(Skipped(f"{path}:{number}", _short(error)))
+
+    def handover_events(self, day: date, job: str) -> Iterator[dict[str, Any]]:
+        """Yield what the events of one UTC date tell of a job's handovers; what cannot be read is passed over."""
+        try:
+            content = (self._root / "events" / f"{day.isoformat()}.jsonl").read_bytes()
+        except OSError:
+            return
+        for line in content.splitlines():
+            if b'"handover_' not in line:
+                continue
+            with contextlib.suppress(ValueError, RecursionError):
+                data = json.loads(line)
+                if isinstance(data, dict) and data.get("job") == job and "handover" in data:
+                    yield data
 
     def read(self, run: Run) -> dict[str, Any] | None:
         """Return the manifest of a run as it is on disk, None where there is none. Raises ValueError on a torn one."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchctl.cli import render, views
-from orchctl.errors import ExitCode
+from orchctl.errors import ExitCode, OrchctlError
 from orchctl.wiring import App
 
 if TYPE_CHECKING:
@@ -57,7 +57,23 @@ def _sync(app: App, jobs: list[str] | None, prune: bool, *, yes: bool) -> None:
         render.confirm(f"delete the deployments of {', '.join(doomed)} and their scheduled runs?", yes=yes)
     with render.counter(len(proposed.changes), "synced", app.settings) as advance:
         done = service.apply(proposed, app.catalog, app.prefect, app.applied, now=app.now, progress=lambda _: advance())
+    _pay(app)
     views.synced(done, app.settings)
+
+
+def _pay(app: App) -> None:
+    """Do what handovers owe to Prefect: it was not reached when they ended. What fails is still owed, and said."""
+    from orchctl.services import handover, ownership
+
+    for job, what in ownership.debts(app.handovers):
+        render.note(f"{job}: {what}")
+        try:
+            paid = handover.resume(app.hands(), job, say=lambda text: render.note(f"  {text}"))
+        except OrchctlError as error:
+            render.note(f"{job}: still owed: {error.message}")
+        else:
+            if paid is not None and paid.owed:
+                render.note(f"{job}: still owed: {'; '.join(paid.notes)}")
 
 
 def _propose(app: App, jobs: list[str] | None, prune: bool) -> Plan:

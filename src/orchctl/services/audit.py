@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from orchctl.core import audit as core
-from orchctl.core import cadence, legacy_runs, names, observed, schedules, slots
+from orchctl.core import cadence, eras, legacy_runs, names, observed, schedules, slots
 from orchctl.core.audit import Doubt, Due, Gap, JobAudit
 from orchctl.core.audit_match import FAILED, Ran
 from orchctl.core.cadence import Source
 from orchctl.core.catalog import Catalog, CronTrigger, Job, TimerTrigger
+from orchctl.core.eras import Eras, Owed
 from orchctl.core.legacy import Manager
 from orchctl.core.manifest import Run, Skipped
 from orchctl.core.observed import Looked
@@ -85,11 +86,11 @@ class _Span:
 
 @dataclass(slots=True)
 class _Case:
-    """A job under audit. `since` is when Prefect came to own it: None never, minus infinity always."""
+    """A job under audit. `eras` say when it was Prefect's."""
 
     job: Job
     sources: tuple[Source, ...]
-    since: float | None
+    eras: Eras
     broken: str | None = None
     looked: Looked | None = None
     dues: list[Due] = field(default_factory=list)
@@ -100,7 +101,7 @@ def audit(world: World, window: Window, *, only: str | None = None) -> Audited:
     """Judge the slots of `window` up to now: of one job, or of all that something starts by a clock.
 
     Before, it brings the legacy history in where it may. Legacy slots are those that the triggers name as they are
-    now. The past of who owned a job is known only from the owner file on, so slots before it count as legacy's.
+    now. Who owned a job is known from its owner file and from the events of its handovers in these days.
     """
     now = world.eyes.now()
     jobs = {
@@ -117,11 +118,11 @@ def audit(world: World, window: Window, *, only: str | None = None) -> Audited:
     )
     eyes = world.eyes
     read = timers.read(world.systemd, jobs, host_zone=eyes.host_zone, now=now, look=eyes.looks.read)
-    cases = [_case(world, job, read) for job in jobs.values()]
+    cases = [_case(world, job, read, span) for job in jobs.values()]
     notes = _bring_in(world, cases, read, span)
-    _add_schedules(world, [case for case in cases if case.since is not None], span)
+    _add_schedules(world, [case for case in cases if case.eras.prefect or case.eras.granted], span)
     for case in cases:
-        if case.since is None or case.since > span.first.timestamp():
+        if not case.eras.all_prefect:
             _add_legacy(case, read, span)
     reach = Window(span.first, min(window.end + LATER, now + timedelta(seconds=1)))
     records = {root: listing([world.tree(root)], reach) for root in sorted({job.data_root for job in jobs.values()})}
@@ -130,15 +131,17 @@ def audit(world: World, window: Window, *, only: str | None = None) -> Audited:
     return Audited(window, now, audited, notes, skipped)
 
 
-def _case(world: World, job: Job, read: Read) -> _Case:
+def _case(world: World, job: Job, read: Read, span: _Span) -> _Case:
     if not job.has_legacy:
-        return _Case(job, (), -_FOR_EVER)
+        return _Case(job, (), eras.ALWAYS)
     sources = read.sources(job)
     try:
         owner = world.owners.read(job.name)
     except StateBroken as error:
-        return _Case(job, sources, None, broken=error.message)
-    return _Case(job, sources, owner.since.timestamp() if owner else None)
+        return _Case(job, sources, eras.NEVER, broken=error.message)
+    tree, days = world.tree(job.data_root), Window(span.first, datetime.fromtimestamp(span.now, UTC)).utc_dates()
+    events = (event for day in days for event in tree.handover_events(day, job.name))
+    return _Case(job, sources, eras.of(owner, events, start=span.first.timestamp()))
 
 
 def _bring_in(world: World, cases: Sequence[_Case], read: Read, span: _Span) -> tuple[str, ...]:
@@ -181,8 +184,6 @@ def _managers(case: _Case) -> Iterator[Manager]:
 
 
 def _add_legacy(case: _Case, read: Read, span: _Span) -> None:
-    end = min(span.last.timestamp(), case.since if case.since is not None else _FOR_EVER)
-    last = datetime.fromtimestamp(end, UTC)
     if case.broken is not None:
         case.gaps.append(Gap(span.start, span.end, f"who owns the job is not known: {case.broken}"))
         return
@@ -197,7 +198,7 @@ def _add_legacy(case: _Case, read: Read, span: _Span) -> None:
         elif not source.expressions:
             bases = " and ".join(dict.fromkeys(each.base for each in source.monotonic)) or "nothing"
             unplaced.append(f"{source.label} is due by {bases}, which names no instants")
-        elif source.counts or case.since is not None:
+        elif source.counts or case.eras.prefect:
             # Where Prefect owns the job now its timers are off, and before that they were on.
             useful.append((source, doubts))
         else:
@@ -205,12 +206,24 @@ def _add_legacy(case: _Case, read: Read, span: _Span) -> None:
             off.append((source, (*doubts, Doubt(-_FOR_EVER, _FOR_EVER, reason))))
     for source, held in useful or off:
         try:
-            case.dues.append(_legacy_due(case, source, held, cadence.instants(source, span.first, last)))
+            instants = [at for at in cadence.instants(source, span.first, span.last) if case.eras.is_legacys(at)]
+            case.dues.append(_legacy_due(case, source, held, instants))
         except ValueError as error:
             unplaced.append(f"{source.label}: {error}")
+    case.dues += [_owed_due(case, owed, doubts) for owed in case.eras.owed]
     reasons = unplaced if case.dues else [*nothing, *unplaced]
+    # Up to where Prefect owns the job: it is its slots then that count.
+    end = min((since for since, until in case.eras.prefect if until == _FOR_EVER), default=span.end)
     if reasons and span.start < end:
         case.gaps.append(Gap(span.start, min(end, span.end), "; ".join(reasons)))
+
+
+def _owed_due(case: _Case, owed: Owed, doubts: tuple[Doubt, ...]) -> Due:
+    """Return the slot that a rollback ran through the legacy service, because it fell due while nobody might run it."""
+    feeds = {_feed(name, manager) for manager, names in legacy_runs.services_of(case.sources).items() for name in names}
+    feed = next((each for each in sorted(feeds) if each.startswith(owed.service)), owed.service)
+    late = owed.by - owed.slot + core.GRACE_S
+    return Due("the rollback", "legacy", [int(owed.slot)], late, late, feed, doubts)
 
 
 def _hidden(case: _Case, read: Read) -> tuple[Doubt, ...]:
@@ -252,11 +265,11 @@ def _add_schedules(world: World, cases: Sequence[_Case], span: _Span) -> None:
         lists = answer()
     on_time = slots.ON_TIME.total_seconds()
     for (case, schedule), found in zip(asked, lists, strict=True):
-        job, since = case.job, case.since if case.since is not None else _FOR_EVER
+        job = case.job
         patience = on_time if job.catchup == "skip" else max(on_time, job.catchup_window)
         patience += job.timeout if job.overlap == "queue" else 0
         doubts = (Doubt(-_FOR_EVER, *known[job.name]),) if job.name in known else ()
-        instants = [at for at in found if at >= since]
+        instants = [at for at in found if case.eras.is_prefects(at)]
         case.dues.append(Due(f"schedule {schedule.name}", "prefect", instants, on_time, patience, "Prefect", doubts))
 
 

@@ -376,6 +376,10 @@ class _Loop:
         opened = self.opened
         data: dict[str, Any] = {"handover": opened.id, "kind": opened.kind, "job": opened.job}
         data["command"] = opened.command
+        if event == "handover_committed":
+            data |= {key: self.steps.facts[key] for key in ("since",) if key in self.steps.facts}
+        if event == "handover_finished":
+            data |= {key: self.steps.facts[key] for key in ("granted", "owed") if self.steps.facts.get(key)}
         if opened.waived and event == "handover_started":
             data |= {"waived": dict(opened.waived)}
         self.hands.event(event, self.steps.job(), data)

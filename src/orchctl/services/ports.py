@@ -90,6 +90,7 @@ class ManifestTree(Protocol):
     data_root: str
 
     def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]: ...  # noqa: D102
+    def handover_events(self, day: date, job: str) -> Iterator[dict[str, Any]]: ...  # noqa: D102
     def current(self, run: Run, *, skipped: list[Skipped]) -> Run: ...  # noqa: D102
     def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None: ...  # noqa: D102
     def read(self, run: Run) -> dict[str, Any] | None: ...  # noqa: D102
