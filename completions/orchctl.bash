@@ -6,7 +6,7 @@
 _orchctl_command() {
     case $1 in
         '')
-            commands='check jobs plan sync status run legacy completions demo runs host import schedule'
+            commands='check jobs plan sync status cutover confirm rollback recover run legacy completions demo runs host import schedule'
             arguments=''
             options='--version --help|-h'
             ;;
@@ -34,6 +34,26 @@ _orchctl_command() {
             commands=''
             arguments='job'
             options='--watch --check --help|-h'
+            ;;
+        'cutover')
+            commands=''
+            arguments='job...'
+            options='--dry-run --wait --yes --waive:none... --confirm-within:none --help|-h'
+            ;;
+        'confirm')
+            commands=''
+            arguments='job'
+            options='--help|-h'
+            ;;
+        'rollback')
+            commands=''
+            arguments='job...'
+            options='--now --dry-run --yes --help|-h'
+            ;;
+        'recover')
+            commands=''
+            arguments=''
+            options='--help|-h'
             ;;
         'run')
             commands=''

@@ -15,6 +15,10 @@ function __orchctl_command --no-scope-shadowing
                 'plan' 'Show what `sync` would change, field by field' \
                 'sync' 'Make Prefect\'s deployments what the catalog says' \
                 'status' 'Show who owns each job, what starts it, what ran last, what is next, and what is wrong' \
+                'cutover' 'Make Prefect the owner of jobs: first the gates, then a question, then each job on its own' \
+                'confirm' 'Keep a cutover: nothing rolls it back by itself any more' \
+                'rollback' 'Make legacy the owner of jobs again' \
+                'recover' 'Bring every job of this host to a legal state: go on with what was interrupted, put right what has drifted' \
                 'run' 'Run a job now, by hand, through Prefect' \
                 'legacy' 'Show what starts each job on this host now: timers of both scopes, cron lines, and what is odd about them' \
                 'completions' 'Print the completion script of a shell' \
@@ -50,6 +54,29 @@ function __orchctl_command --no-scope-shadowing
             set options \
                 '--watch' 'Look again every few seconds, until Ctrl-C' \
                 '--check' 'Exit code 3 where anything is wrong' \
+                '--help|-h' 'Show this message and exit'
+        case 'cutover'
+            set arguments 'job...'
+            set options \
+                '--dry-run' 'Show gates and steps; change nothing' \
+                '--wait' 'Wait for a legacy run that is going' \
+                '--yes' 'Do not ask' \
+                '--waive:none...' 'Do it although this gate does not hold; WHY is recorded' \
+                '--confirm-within:none' 'Roll it back by itself unless `confirm` comes before' \
+                '--help|-h' 'Show this message and exit'
+        case 'confirm'
+            set arguments 'job'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'rollback'
+            set arguments 'job...'
+            set options \
+                '--now' 'Stop a run that is going, and do not wait for it' \
+                '--dry-run' 'Show the steps; change nothing' \
+                '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'recover'
+            set options \
                 '--help|-h' 'Show this message and exit'
         case 'run'
             set arguments 'job'

@@ -129,29 +129,32 @@ def _due(seen: Seen, entry: Entry, policy: Policy) -> tuple[Seen, Found]:
 
 def _start(seen: Seen, entry: Entry, policy: Policy) -> tuple[Seen, Found]:
     by, run = entry.by or "?", Run(entry.run or "?", entry.by or "?", seen.owner is not None)
-    found: list[tuple[str, str]] = []
-    for other in seen.going:
-        # A run by hand that began while legacy owned the job may meet its timer: there is no fence then.
-        if _side(other.by) != _side(by) and not ("hand" in (by, other.by) and not (run.owned or other.owned)):
-            found.append(("I1", f"{run.id} of {by} began while {other.id} of {other.by} went"))
-    for slot, other_by in seen.ran:
-        if slot in entry.slots:
-            found.append(
-                ("I3", f"{by} ran slot {slot:g} twice")
-                if other_by == by
-                else ("I1", f"slot {slot:g} was run by {other_by} and by {by}")
-            )
+    found: Found = tuple(
+        ("I1", f"{run.id} of {by} began while {other.id} of {other.by} went")
+        for other in seen.going
+        if _two_sides(run, other)
+    )
+    found += tuple(
+        ("I3", f"{by} ran slot {slot:g} twice")
+        if other_by == by
+        else ("I1", f"slot {slot:g} was run by {other_by} and by {by}")
+        for slot, other_by in sorted(seen.ran)
+        if slot in entry.slots
+    )
     left = seen.unserved - set(entry.slots)
     if by == "legacy":
         left = frozenset()  # systemd and cron start a job once, however many of its instants have passed
     elif policy != "all" and entry.slots:
         left = frozenset(slot for slot in left if slot > max(entry.slots))
     ran = seen.ran | {(slot, by) for slot in entry.slots}
-    return seen._replace(going=seen.going | {run}, ran=ran, unserved=left), tuple(found)
+    return seen._replace(going=seen.going | {run}, ran=ran, unserved=left), found
 
 
-def _side(by: str) -> str:
-    return "legacy" if by == "legacy" else "prefect"
+def _two_sides(one: Run, other: Run) -> bool:
+    """Whether two runs may not meet. One by hand that began while legacy owned the job may: there is no fence then."""
+    if (one.by == "legacy") == (other.by == "legacy"):
+        return False
+    return "hand" not in {one.by, other.by} or one.owned or other.owned
 
 
 def _end(seen: Seen, entry: Entry, policy: Policy) -> tuple[Seen, Found]:
@@ -183,9 +186,7 @@ def _fence(seen: Seen, entry: Entry, policy: Policy) -> tuple[Seen, Found]:
 
 
 def _begin(seen: Seen, entry: Entry, policy: Policy) -> tuple[Seen, Found]:
-    found = (
-        (("I8", f"{entry.by} went to work beside {', '.join(sorted(seen.at_work))}"),) if seen.at_work else ()
-    )
+    found = (("I8", f"{entry.by} went to work beside {', '.join(sorted(seen.at_work))}"),) if seen.at_work else ()
     return seen._replace(at_work=seen.at_work | {entry.by or "?"}), found
 
 

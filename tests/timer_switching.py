@@ -1,4 +1,4 @@
-"""The systemd side of a handover, driven inside the sandbox; each call is a process of its own, root's or a user's."""
+"""The systemd side of a handover, called inside the sandbox, by root or by a user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from box import USER, Box
 STATE = "/srv/state"
 LOG = "/var/ran.log"
 _DRIVER = """
-import dataclasses, datetime, json, os, sys
+import contextlib, datetime, json, os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from orchctl.adapters.confirm_timer import ConfirmTimer
@@ -23,6 +23,37 @@ from orchctl.adapters.timer_switch import TimerSwitch
 from orchctl.core import snapshot
 from orchctl.core.catalog import TimerTrigger
 from orchctl.errors import OrchctlError
+
+CHANGES = ("symlink", "unlink", "replace", "mkdir", "rmdir", "utime", "chmod")
+VERBS = ("daemon-reload", "start", "stop", "restart")
+
+class Killed(BaseException):
+    pass
+
+class Dying:
+    # Dies before the change of the host that comes after `left` others.
+    def __init__(self, left):
+        self.left, self.kept, self.call = left, {name: getattr(os, name) for name in CHANGES}, Systemd.call
+
+    def before(self, change):
+        def changed(*words, **more):
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return change(*words, **more)
+        return changed
+
+    def __enter__(self):
+        for name, change in self.kept.items():
+            setattr(os, name, self.before(change))
+        counted = self.before(self.call)
+        Systemd.call = lambda *words, **more: (counted if words[3] in VERBS else self.call)(*words, **more)
+
+    def __exit__(self, *raised):
+        for name, change in self.kept.items():
+            setattr(os, name, change)
+        Systemd.call = self.call
+        return raised[0] is Killed
 
 def read(word):
     if isinstance(word, dict) and "timers" in word:
@@ -38,17 +69,21 @@ def said(answer):
         return snapshot.to_json(answer)
     return answer.timestamp() if isinstance(answer, datetime.datetime) else answer
 
-state, kind, name, *words = json.loads(sys.argv[1])
-systemd = Systemd(os.environ, os.environ.get("SUDO_USER"))
-if kind == "timers":
-    target = TimerSwitch(systemd, lambda job: Path(state, "owners", f"{job}.json"))
-else:
-    command, environment = words.pop(0), words.pop(0)
-    target = ConfirmTimer(systemd, lambda job: [*command, job], environment)
-try:
-    print(json.dumps({"answer": said(getattr(target, name)(*map(read, words)))}))
-except OrchctlError as error:
-    print(json.dumps({"error": error.message}))
+for line in sys.stdin:
+    dies_at, state, kind, name, *words = json.loads(line)
+    systemd = Systemd(os.environ, os.environ.get("SUDO_USER"))
+    if kind == "timers":
+        target = TimerSwitch(systemd, lambda job: Path(state, "owners", f"{job}.json"))
+    else:
+        command, environment = words.pop(0), words.pop(0)
+        target = ConfirmTimer(systemd, lambda job: [*command, job], environment)
+    try:
+        answer = "killed"
+        with Dying(dies_at) if dies_at is not None else contextlib.nullcontext():
+            answer = said(getattr(target, name)(*map(read, words)))
+        print(json.dumps({"answer": answer}), flush=True)
+    except OrchctlError as error:
+        print(json.dumps({"error": error.message}), flush=True)
 """
 
 
@@ -57,10 +92,44 @@ class Refused(Exception):
 
 
 @dataclass
+class Inside:
+    """The adapters of `ConfirmTimer` and `TimerSwitch` inside the sandbox: one process for each user that asks."""
+
+    box: Box
+    _processes: dict[str | None, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def ask(self, words: Sequence[Any], *, user: str | None = None, dies_at: int | None = None) -> Any:
+        """Return what came of a call: a state directory, `timers` or `confirm`, a method, its arguments.
+
+        `dies_at`: it ends before that change of the host (from 0), and "killed" is returned where there was one.
+        """
+        if user not in self._processes:
+            command = [sys.executable, "-c", _DRIVER]
+            argv = self.box.inside.argv_as(user, *command) if user else self.box.inside.argv(*command)
+            self._processes[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = self._processes[user]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([dies_at, *words]) + "\n")
+        process.stdin.flush()
+        found = json.loads(process.stdout.readline())
+        if "error" in found:
+            raise Refused(found["error"])
+        return found["answer"]
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes.values():
+            with process:
+                pass
+        self._processes.clear()
+
+
+@dataclass
 class Switch:
     """Calls `TimerSwitch` for one job. `timers` are names and scopes; `user` is who calls, None for root."""
 
-    box: Box
+    inside: Inside
     timers: Sequence[tuple[str, str]]
     job: str = "j"
     state: str = STATE
@@ -68,10 +137,18 @@ class Switch:
     snap: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.box = self.inside.box
         self.box.sh('mkdir -p "$1" && chmod 711 "$1"', self.state)
 
-    def ask(self, name: str, *words: Any) -> Any:
-        return call(self.box, [self.state, "timers", name, *words], user=self.user)
+    def ask(self, name: str, *words: Any, dies_at: int | None = None) -> Any:
+        return self.inside.ask([self.state, "timers", name, *words], user=self.user, dies_at=dies_at)
+
+    def ask_dying(self, name: str, *words: Any) -> int:
+        """Call it again and again, killed before its first change, its second, and so on; return how often."""
+        dies_at = 0
+        while self.ask(name, *words, dies_at=dies_at) == "killed":
+            dies_at += 1
+        return dies_at
 
     @property
     def described(self) -> Any:
@@ -111,17 +188,6 @@ class Switch:
         assert not self.ask("has_fence", self.job, self.snap)
 
 
-def call(box: Box, words: Sequence[Any], *, user: str | None = None) -> Any:
-    command = [sys.executable, "-c", _DRIVER, json.dumps(words)]
-    argv = box.inside.argv_as(user, *command) if user else box.inside.argv(*command)
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    if "error" in found:
-        raise Refused(found["error"])
-    return found["answer"]
-
-
 def job_units(box: Box, name: str, timer: str, *, scope: str = "system", service: str = "", unit: str = "") -> None:
     """Write a timer and a service that logs each run; `timer` and `service` are lines of those sections."""
     log = f"/bin/sh -c 'echo \"%n {scope}\" >> {LOG}'"
@@ -136,10 +202,10 @@ def runs(box: Box) -> list[str]:
     return box.sh('cat "$1" 2> /dev/null || true', LOG).splitlines()
 
 
-_PLACES = "/etc/systemd /home/daniel/.config /run/systemd/system /usr/lib/systemd/system /usr/lib/systemd/user"
+_PLACES = "/etc/systemd /home/daniel/.config /run/systemd/system /usr/lib/systemd/system/timers.target.wants"
 _SHOWN = (
     "Id,Names,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,WantedBy,"
-    "RequiredBy,UpheldBy,Wants,ExecCondition,ConditionResult,Unit"
+    "RequiredBy,UpheldBy,Wants,ExecCondition,Unit"
 )
 
 
@@ -150,5 +216,7 @@ def photo(box: Box, *units: tuple[str, str]) -> str:
         f"for place in {_PLACES}; do [ ! -e $place ] || find $place -type f -exec sha256sum {{}} +; done | sort"
     )
     for name, scope in (*units, ("timers.target", "system")):
-        found += box.systemctl("show", f"--property={_SHOWN}", name, scope=scope)
+        shown = box.systemctl("show", f"--property={_SHOWN}", name, scope=scope)
+        # Lists are in the order in which systemd came across them.
+        found += "".join(" ".join(sorted(line.split())) + "\n" for line in shown.replace("=", "= ").splitlines())
     return found

@@ -6,13 +6,15 @@ schedules is a sum over its followers. The checker's memory is part of the state
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from invariants import Entry, Violation, check, look
+from model.happenings import closed, happenings
 from model.operators import moves
 from model.rules import Rules
-from model.world import FENCED, OPEN, Log, Move, Setup, World, begin, closed, happenings, owns
+from model.world import FENCED, OPEN, Log, Move, Setup, World, begin, owns
 
 
 @dataclass
@@ -30,7 +32,20 @@ class Explored:
 
 
 class Broken(Exception):
-    """An invariant does not hold."""
+    """An invariant does not hold: what happened, and its log."""
+
+
+@dataclass(slots=True)
+class _Point:
+    """A state on the way, what is still to be tried from it, and the schedules that were counted."""
+
+    world: World
+    rest: Iterator[Move]
+    schedules: int = 0
+
+
+_OPEN = -1
+"""The count of a state that is on the way itself: to come to it again would be a cycle."""
 
 
 def followers(world: World, setup: Setup, rules: Rules) -> Iterator[Move]:
@@ -40,47 +55,45 @@ def followers(world: World, setup: Setup, rules: Rules) -> Iterator[Move]:
         yield from moves(world, number, setup, rules)
 
 
-def explore(setup: Setup, rules: Rules | None = None, *, at_most: int = 10_000_000) -> Explored:
+def explore(setup: Setup, rules: Rules | None = None) -> Explored:
     """Go through every schedule, or up to the first that breaks an invariant. Raises AssertionError on a cycle."""
     rules = rules or Rules()
-    explored, counts = Explored(), dict[World, int | None]()
+    explored, first = Explored(), begin(setup)
+    counts: dict[World, int] = {first: _OPEN}
     path: list[tuple[str, Log]] = []
-    first = begin(setup)
-    stack = [[first, iter(followers(first, setup, rules)), 0]]
-    counts[first] = None
+    stack = [_Point(first, followers(first, setup, rules))]
+    gc.disable()  # it would look through all states again and again, and they hold no cycles
     try:
         while stack:
-            world, rest, _ = top = stack[-1]
-            move = next(rest, None)  # type: ignore[call-overload]
+            point = stack[-1]
+            move = next(point.rest, None)
             if move is None:
-                total = top[2]
-                if not total:
-                    _settle(world, setup, rules, path)  # type: ignore[arg-type]
-                    total = 1
-                counts[world] = total  # type: ignore[index, assignment]
+                if not point.schedules:
+                    _settle(point.world, setup, rules, path)
+                    point.schedules = 1
+                counts[point.world] = point.schedules
                 stack.pop()
-                if path:
-                    path.pop()
                 if stack:
-                    stack[-1][2] += total  # type: ignore[operator]
+                    stack[-1].schedules += point.schedules
+                    path.pop()
                 continue
             label, after, log = move
             after = _seen(after, log, setup, [*path, (label, log)] if log else path)
-            known = counts.get(after, 0)
-            if known is None:
-                raise AssertionError(f"a cycle: {[each for each, _ in path]} {label}")
-            if known:
-                top[2] += known  # type: ignore[operator]
+            known = counts.get(after)
+            assert known != _OPEN, f"a cycle: {[each for each, _ in path]} {label}"
+            if known is not None:
+                point.schedules += known
                 continue
-            counts[after] = None
-            assert len(counts) < at_most, f"more than {at_most:,} states"
+            counts[after] = _OPEN
             path.append((label, log))
-            stack.append([after, followers(after, setup, rules), 0])
+            stack.append(_Point(after, followers(after, setup, rules)))
     except Broken as broken:
         explored.schedule, whole = broken.args
         explored.violations = check(whole, policy=setup.policy)
+    finally:
+        gc.enable()
     explored.states = len(counts)
-    explored.schedules = counts[first] or 0
+    explored.schedules = max(counts[first], 0)
     return explored
 
 
@@ -117,7 +130,7 @@ def _beginning(setup: Setup) -> Log:
 def _settle(world: World, setup: Setup, rules: Rules, path: list[tuple[str, Log]]) -> None:
     """Let everything come to rest, recover twice, and check what is left: nothing more can happen by itself."""
     steps: list[tuple[str, Log]] = list(path)
-    if any(work is not None for _, work in world.operators):  # type: ignore[misc]
+    if any(work is not None for _, work in world.operators):
         steps.append(("an operator waits for ever", (Entry(world.now, "recovered", state="unfinished"),)))
         _break(setup, steps)
     world = _recover(world, setup, rules, steps)
@@ -143,7 +156,7 @@ def _recover(world: World, setup: Setup, rules: Rules, steps: list[tuple[str, Lo
         move = next(followers(world, setup, rules), None)
         if move is None:
             return world
-        steps.append(move[::2])  # type: ignore[arg-type]
+        steps.append(move[::2])
         world = _seen(move[1], move[2], setup, steps)
     raise AssertionError(f"recover does not end: {[label for label, _ in steps]}")
 

@@ -28,7 +28,9 @@ def _moved(order: Order, step: Step, *, before: Step | None) -> Order:
 
 
 def _cutover(step: Step, *, before: Step | None) -> Rules:
-    return Rules(change=lambda order: _moved(followed(order), step, before=before) if order is protocol.CUTOVER else order)
+    return Rules(
+        change=lambda order: _moved(followed(order), step, before=before) if order is protocol.CUTOVER else order
+    )
 
 
 def _rollback(step: Step, *, before: Step | None) -> Rules:
@@ -37,8 +39,8 @@ def _rollback(step: Step, *, before: Step | None) -> Rules:
     )
 
 
-def _without(*steps: Step, **habits: bool) -> Rules:
-    return Rules(change=lambda order: tuple(each for each in followed(order) if each not in steps), **habits)
+def _without(*steps: Step) -> Rules:
+    return Rules(change=lambda order: tuple(each for each in followed(order) if each not in steps))
 
 
 def _always_undo(kind: protocol.Kind, *, owned: bool, resumed: bool) -> Order:

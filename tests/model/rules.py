@@ -10,16 +10,22 @@ from orchctl.core.handover import Step
 
 Order = tuple[Step, ...]
 
-_S = Step
 _MENDED = {
-    protocol.CUTOVER: (_S.ARM, _S.FENCE, _S.SCHEDULE, _S.COMMIT, _S.TIMERS_OFF, _S.CRON_OFF, _S.GRANT, _S.CATCH_UP),
-    protocol.ROLLBACK: (
-        _S.DRAIN, _S.IDLE, _S.TIMERS_ON, _S.CRON_ON, _S.RELEASE, _S.OWED, _S.UNFENCE, _S.DISARM, _S.CLEAR
-    ),
+    protocol.CUTOVER: (
+        Step.ARM,
+        Step.FENCE,
+        Step.SCHEDULE,
+        Step.COMMIT,
+        Step.TIMERS_OFF,
+        Step.CRON_OFF,
+        Step.GRANT,
+        Step.CATCH_UP,
+    )
 }
 
 
 def followed(order: Order) -> Order:
+    """Return the order that is played."""
     return _MENDED.get(order, order)
 
 

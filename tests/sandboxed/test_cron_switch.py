@@ -17,9 +17,10 @@ import pytest
 
 from box import USER, Box
 
-# One line a second of the log tells which crontab lines ran.
+NAMES = ("own", "file", "fenced", "other", "beside")
 SWITCH = """\
 import json, sys, time
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from orchctl.adapters.cron import Crontabs
@@ -28,7 +29,6 @@ from orchctl.adapters.owners import Owners
 from orchctl.core.catalog import CronTrigger
 from orchctl.core.slots import Owner
 from orchctl.core.snapshot import CronState, Snapshot
-import os
 
 what, state_dir, job, triggers = sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
 owners = Owners(state_dir)
@@ -37,7 +37,7 @@ states = tuple(CronState(CronTrigger(**each), each.get("fence", False)) for each
 snapshot = Snapshot(cron=states)
 if what == "off":
     switch.turn_off(job, snapshot)
-    owners.create(job, Owner(datetime.now(UTC), draining=False))
+    owners.create(job, Owner(datetime.now(UTC), draining=False), still=lambda: True)
 if what == "back":
     owners.remove(job)
     switch.put_back(job, snapshot)
@@ -102,10 +102,11 @@ def next_minute() -> None:
 
 def test_lines_that_are_cut_over_run_no_more_and_come_back_exactly(host: Box) -> None:
     own = f'# mine\n#second\nMAILTO=""\n\n{line("own")}\n* * * * * true %  odd\t\n{line("other")}\n'
-    system = f"MAILTO=\nPATH=/usr/bin:/bin\n{line('file', user='root')}\n{line('fenced', user='root')}\n# end\n"
+    lines = [line(name, user="root") for name in ("file", "fenced", "beside")]
+    system = "\n".join(['MAILTO=""', "PATH=/usr/bin:/bin", *lines, "# end", ""])
     host.inside.write("/tmp/new", own)
     host.sh(f"crontab -u {USER} /tmp/new")
-    host.inside.write("/etc/cron.d/nba", system.replace("MAILTO=\n", 'MAILTO=""\n'), mode="640")
+    host.inside.write("/etc/cron.d/nba", system, mode="640")
     host.sh("chgrp daemon /etc/cron.d/nba")
     before = host.sh(f"crontab -u {USER} -l"), host.sh("cat /etc/cron.d/nba; stat -c '%a %U %G' /etc/cron.d/nba")
     triggers: list[dict[str, Any]] = [
@@ -114,17 +115,17 @@ def test_lines_that_are_cut_over_run_no_more_and_come_back_exactly(host: Box) ->
         {"cron": line("fenced", user="root"), "user": "root", "file": "/etc/cron.d/nba", "fence": True},
     ]
     next_minute()
-    assert [ran(host, name) for name in ("own", "file", "fenced", "other")] == [1, 1, 1, 1]
+    assert [ran(host, name) for name in NAMES] == [1, 1, 1, 1, 1]
 
     off, back, second = switched(host, "off", *triggers)
     assert (off, back) == (True, False)
     assert 3 <= second < 60
     assert switched(host, "look", *triggers)[:2] == (True, False)
     next_minute()
-    assert [ran(host, name) for name in ("own", "file", "fenced", "other")] == [1, 1, 1, 2]
+    assert [ran(host, name) for name in NAMES] == [1, 1, 1, 2, 2]
 
     assert switched(host, "back", *triggers)[:2] == (False, True)
     after = host.sh(f"crontab -u {USER} -l"), host.sh("cat /etc/cron.d/nba; stat -c '%a %U %G' /etc/cron.d/nba")
     assert after == before
     next_minute()
-    assert [ran(host, name) for name in ("own", "file", "fenced", "other")] == [2, 2, 2, 3]
+    assert [ran(host, name) for name in NAMES] == [2, 2, 2, 3, 3]

@@ -48,12 +48,12 @@ def test_granted_slots_are_prefects_and_owed_ones_neither_sides_own() -> None:
     finished = {"event": "handover_finished", "ts": at(31)}
     events: list[dict[str, Any]] = [
         {**finished, "granted": [at(9), "rubbish"]},
-        {**finished, "owed": {"slot": at(30), "service": "x.service"}},
+        {**finished, "owed": {"slot": at(30), "at": at(31)}},
         {**finished, "owed": 7, "granted": None},
         {"event": "handover_committed", "kind": "cutover", "ts": "rubbish"},
     ]
     found = eras.of(None, events, start=DAY)
     assert found.is_prefects(DAY + 540)
-    assert found.owed == (Owed(DAY + 1800, "x.service", DAY + 1860),)
+    assert found.owed == (Owed(DAY + 1800, DAY + 1860),)
     assert not found.is_prefects(DAY + 1800)
     assert not found.is_legacys(DAY + 1800)

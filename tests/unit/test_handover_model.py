@@ -39,19 +39,15 @@ SETUPS = {
     "a crontab line": Setup((("cutover", "recover"), ("rollback",)), crashes=1, scopes=0, cron=True),
 }
 LARGE = {
-    "three slots": Setup((("cutover", "recover"),), slots=3, crashes=1, delays=True, bursts="persistent"),
-    "two operators, killed, two slots": Setup(
-        (("cutover", "recover"), ("rollback",)), crashes=1, bursts="persistent"
-    ),
+    "three slots": Setup((("cutover", "recover"),), slots=3, crashes=1),
+    "two operators, killed, two slots": Setup((("cutover", "recover"), ("rollback",)), crashes=1, bursts="persistent"),
     "two operators at random": Setup(
         (("cutover", "rollback", "recover"), ("rollback", "cutover", "recover")), slots=1, crashes=2
     ),
     "a rollback beside a cutover of another": Setup(
         (("rollback", "recover"), ("cutover",)), owned=True, crashes=1, bursts="persistent"
     ),
-    "every slot counts, two operators, killed": Setup(
-        (("cutover", "recover"), ("rollback",)), crashes=1, policy="all"
-    ),
+    "every slot counts, two operators, killed": Setup((("cutover", "recover"), ("rollback",)), crashes=1, policy="all"),
     "a rollback, everything at once": Setup(
         (("rollback", "recover"),), owned=True, crashes=1, outages=1, by_hand=1, bursts="requires"
     ),
@@ -59,7 +55,7 @@ LARGE = {
         (("cutover", "rollback"),), crashes=1, outages=1, legacy_by_hand=1, paused=True
     ),
     "a service that somebody starts, there and back": Setup((("cutover", "rollback"),), legacy_by_hand=1),
-    "two reboots": Setup((("cutover", "rollback", "recover"),), reboots=2, crashes=1, bursts="persistent"),
+    "two reboots": Setup((("cutover", "rollback", "recover"),), slots=1, reboots=2, crashes=1, bursts="persistent"),
 }
 
 

@@ -25,7 +25,7 @@ from orchctl.core.snapshot import CronState, Snapshot
 from orchctl.errors import OrchctlError, StateBroken
 
 OFF_S = (3, 50)
-"""Between these seconds of a minute lines are switched off: cron has looked, and the commit comes in the same minute."""
+"""Seconds of a minute between which lines are switched off: cron has looked, and the commit comes before the next."""
 BACK_S = (1, 57)
 """The same for putting them back, for which nobody should wait: whose a minute is must only not be left open."""
 
@@ -163,7 +163,9 @@ class CronSwitch:
         groups = set(os.getgrouplist(user, account.pw_gid))
         for each in (*reversed(folder.parents), folder):
             if not _may_search(each, account.pw_uid, groups):
-                return f"{user} could not see the owner file, for {each} is closed to that user: fence = false would do"
+                return (
+                    f"{user} could not see the owner file: `chmod o+x {each}` allows it, or fence = false does without"
+                )
         return None
 
 

@@ -19,7 +19,12 @@ from orchctl.adapters import sandbox
 
 
 class LegacySide(Protocol):
-    """A systemd for the demo. `scope` is that of its timers, None where there is none; `why` says which it is."""
+    """A systemd for the demo. `scope` is that of its timers, None where there is none; `why` says which it is.
+
+    `hands_over`: a job may be handed over there. It writes drop-ins where the user's own ones are.
+    """
+
+    hands_over: bool
 
     @property
     def scope(self) -> str | None: ...  # noqa: D102
@@ -29,6 +34,7 @@ class LegacySide(Protocol):
     def own_pids(self) -> frozenset[int]: ...  # noqa: D102
     def argv(self, directory: Path, words: Sequence[str]) -> list[str]: ...  # noqa: D102
     def install(self, units: Mapping[str, str]) -> None: ...  # noqa: D102
+    def enable(self, timer: str) -> None: ...  # noqa: D102
     def remove(self) -> None: ...  # noqa: D102
     def remove_by_hand(self) -> list[str]: ...  # noqa: D102
 
@@ -50,6 +56,7 @@ def choose(root: Path, environment: Mapping[str, str]) -> LegacySide:
 class Sandboxed:
     """A systemd of the demo's own; everything of the demo runs inside it."""
 
+    hands_over = True
     scope = "system"
     why = "a systemd of the demo's own, in namespaces: the host's is not touched"
 
@@ -73,6 +80,10 @@ class Sandboxed:
         self._box.run("systemctl", "daemon-reload")
         self._box.run("systemctl", "enable", "--quiet", "--now", *(name for name in units if name.endswith(".timer")))
 
+    def enable(self, timer: str) -> None:
+        """Enable and start a timer, as somebody might who does not know."""
+        self._box.run("systemctl", "enable", "--quiet", "--now", timer)
+
     def remove(self) -> None:
         """End it, and everything that runs in it. Repeatable."""
         self._box.stop()
@@ -86,6 +97,7 @@ class Sandboxed:
 class OwnManager:
     """The caller's own user manager, with units that are gone at the next boot if the demo cannot remove them."""
 
+    hands_over = False
     scope = "user"
     why = "your own systemd (`systemctl --user`), with units that are removed at the end"
     own_pids: frozenset[int] = frozenset()
@@ -108,6 +120,10 @@ class OwnManager:
                 file.write(text)
         self._systemctl("daemon-reload")
         self._systemctl("start", *self._timers())
+
+    def enable(self, timer: str) -> None:
+        """Start a timer."""
+        self._systemctl("start", timer)
 
     def remove(self) -> None:
         """Stop the timers and remove the units. Repeatable."""
@@ -141,6 +157,7 @@ class OwnManager:
 class LeftOut:
     """No systemd: the demo goes without."""
 
+    hands_over = False
     scope = None
     own_pids: frozenset[int] = frozenset()
 
@@ -153,6 +170,9 @@ class LeftOut:
 
     def install(self, units: Mapping[str, str]) -> None:
         """Do nothing: there is nowhere to write to."""
+
+    def enable(self, timer: str) -> None:
+        """Do nothing: there is no timer."""
 
     def remove(self) -> None:
         """Do nothing: there is nothing to remove."""

@@ -58,6 +58,15 @@ class DemoStage:
         units = {each.name: each.read_text(encoding="utf-8") for each in folder.iterdir()}
         self._legacy.install({name: text.replace("@ROOT@", str(self.root)) for name, text in units.items()})
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether a job may be handed over there."""
+        return self._legacy.hands_over
+
+    def enable_timer(self, timer: str) -> None:
+        """Enable and start a timer behind orchctl's back."""
+        self._legacy.enable(timer)
+
     def _write(self) -> None:
         source = resources.files("orchctl") / "demo_files"
         for folder in ("config", "scripts", "data"):

@@ -152,6 +152,8 @@ class Fence:
         return folder / fence.file_name(job), content
 
     def _loaded(self, manager: Manager, names: Collection[str]) -> dict[str, _Loaded]:
+        if not names:
+            return {}
         words = ("show", "--no-pager", f"--property={_PROPERTIES}", "--", *names)
         try:
             printed = self._systemd.call("systemctl", manager, *words)

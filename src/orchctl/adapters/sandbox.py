@@ -27,9 +27,15 @@ _BOOT = """
 set -e
 base=$1 store=$1/store root=$1/store/root; shift
 mount --make-rprivate /
-mkdir -p "$store" && mount -t tmpfs tmpfs "$store" && mkdir "$store/upper" "$store/work" "$root"
+mkdir -p "$store"
+kept=$(mountpoint -q "$store" && echo yes || mount -t tmpfs tmpfs "$store")
+mkdir -p "$store/upper" "$store/work" "$root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$store/upper,workdir=$store/work" "$root"
 cd "$root" && mount -t proc proc proc
+if [ "$kept" ]; then
+  cat /proc/sys/kernel/random/uuid > "$store/boot_id"
+  mount --bind "$store/boot_id" proc/sys/kernel/random/boot_id
+fi
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs tmpfs sys/fs/cgroup && mkdir sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
@@ -37,8 +43,9 @@ for place in run tmp var/tmp; do mount -t tmpfs tmpfs $place; done
 mount --rbind /dev dev
 mkdir -p run/lock
 for shared in "$@"; do mkdir -p ".$shared" && mount --bind "$shared" ".$shared"; done
-rm -rf etc/systemd/system/* etc/systemd/user/* etc/cron.d/* var/spool/cron/crontabs/* var/lib/systemd/timers \
-  var/lib/systemd/linger var/log/journal
+[ -e "$store/booted" ] || rm -rf etc/systemd/system/* etc/systemd/user/* etc/cron.d/* var/spool/cron/crontabs/* \
+  var/lib/systemd/timers var/lib/systemd/linger var/log/journal
+touch "$store/booted"
 printf '[Unit]\\nDefaultDependencies=no\\nWants=dbus.socket dbus.service timers.target systemd-journald.socket %s\\n' \
   systemd-logind.service > etc/systemd/system/box.target
 exec chroot . /usr/bin/env -i container=orchctl PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
@@ -107,10 +114,11 @@ def why_not() -> str | None:
 
 
 def boot(base: Path, shared: Sequence[Path] = ()) -> Sandbox:
-    """Boot a systemd in the empty folder `base`; the folders in `shared` are inside too, at the same paths.
+    """Boot a systemd in the folder `base`; the folders in `shared` are inside too, at the same paths.
 
-    This program can run inside, wherever it is installed. Raises RuntimeError where it does not boot; nothing is left
-    running then.
+    This program can run inside, wherever it is installed. A file system that is mounted at `base/store` already is a
+    disk: what changes is kept there, and booting it again is a reboot, with a boot id of its own. Raises RuntimeError
+    where it does not boot; nothing is left running then.
     """
     kinds = ("--fork", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--kill-child")
     log = base / "boot.log"

@@ -74,6 +74,8 @@ def back(where: Folders, states: Collection[TimerState]) -> Changes:
                 wanted[Path(link.path)] = None
     for state in states:
         for path, target in ((Path(link.path), link.target) for link in state.links):
+            if where.is_gone(path):
+                continue
             if where.kind(path) != "vendor":
                 wanted[path] = target
             elif unit_links.target_of(where.mask_of(path)) == NOWHERE:

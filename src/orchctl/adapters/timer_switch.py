@@ -91,7 +91,8 @@ class TimerSwitch:
                 where = unit_links.folders(self._systemd, manager)
                 units = self._systemd.read(manager, names, handlers=False)
                 found += timer_obstacles.of(self._systemd, where, units, names)
-                services = {units.timers[name].unit for name in names if name in units.timers}
+                timers = [timer for name in names if (timer := units.timers.get(name)) and timer.load == "loaded"]
+                services = {timer.unit for timer in timers if timer.unit.endswith(".service")}
                 found += self._fence.obstacles(job.name, where, sorted(services))
             except OrchctlError as error:
                 found.append(error.message)
@@ -140,7 +141,7 @@ class TimerSwitch:
             with acting_as(where.account):
                 unit_links.lead(timer_states.off(where, timer_states.names_of(units, states)))
             active = sorted({timer.name for timer in units.timers.values() if timer.active == "active"})
-            self._call(manager, "daemon-reload")
+            self._reload(manager)
             if active:
                 self._call(manager, "stop", "--", *active)
 
@@ -170,7 +171,7 @@ class TimerSwitch:
             with acting_as(where.account):
                 unit_links.lead(timer_states.back(where, states))
             try:
-                self._call(manager, "daemon-reload")
+                self._reload(manager)
                 expected = timer_states.expected_of(states, self._units(manager, states))
                 start = [timer for timer, active in expected if active and timer.active != "active"]
                 stop = sorted(timer.name for timer, active in expected if not active and timer.active == "active")
@@ -321,6 +322,10 @@ class TimerSwitch:
         """Ask for these units; where a user's manager certainly does not run, none is loaded."""
         found = _unless_absent(manager, lambda: self._systemd.read(manager, names, handlers=False))
         return found if found is not None else Units(manager)
+
+    def _reload(self, manager: Manager) -> None:
+        """Have a manager see what changed on disk; one that certainly does not run will see it when it starts."""
+        _unless_absent(manager, lambda: self._call(manager, "daemon-reload"))
 
     def _call(self, manager: Manager, verb: str, *words: str) -> str:
         return self._systemd.call("systemctl", manager, verb, *words)

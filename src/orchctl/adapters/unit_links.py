@@ -51,6 +51,11 @@ class Folders:
             return "own" if path.parts[1] in {"etc", "run"} else "vendor"
         return "vendor" if str(path).startswith(("/etc/", "/usr/", "/lib/", "/run/systemd/")) else "own"
 
+    def is_gone(self, path: Path) -> bool:
+        """Whether a link was in what is there only while its user's manager runs, and that does not run."""
+        runtime = Path(f"/run/user/{self.account.pw_uid}")
+        return path.is_relative_to(runtime) and not runtime.exists()
+
     def mask_of(self, link: Path) -> Path:
         """Return where a link to nowhere makes systemd pass over a vendor's."""
         return self.config / link.parent.name / link.name

@@ -115,8 +115,8 @@ def would_roll_back(found: Sequence[switching.Rollback], timezone: str, settings
             if not each.steps:
                 render.line(f"{each.job}: legacy owns it already")
                 continue
-            since = f", since {local(each.owner.since)}" if each.owner is not None else ""
-            render.line(f"{each.job}: the steps of its rollback (Prefect owns it{since})")
+            owner = f" (Prefect owns it since {local(each.owner.since)})" if each.owner is not None else ""
+            render.line(f"{each.job}: the steps of its rollback{owner}")
             _steps(each.steps)
 
     data = {

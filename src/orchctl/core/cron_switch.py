@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from orchctl.core import crontab
 from orchctl.core.crontab import Daemon
+from orchctl.core.mask import Masker
+from orchctl.core.names import visible
 
 # What needs quoting neither in a shell nor in a crontab, where % and \ mean something even inside quotes.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@:+,=-]*\Z")
@@ -84,14 +86,14 @@ def why_not(text: str, switches: Sequence[Switch], *, with_user: bool, daemon: D
         count = lines.count(each.on)
         marks = [mark[1] for line in lines if (mark := _MARK.match(line)) and line[mark.end() :] == each.on]
         if marks:
-            said.append(f"the line {each.on!r} stands commented out by orchctl for {marks[0]}")
+            said.append(f"the line {_shown(each.on)} stands commented out by orchctl for {marks[0]}")
         elif each.off in lines:
-            said.append(f"the line {each.on!r} stands there already with a test of the owner file")
+            said.append(f"the line {_shown(each.on)} stands there already with a test of the owner file")
         elif count != 1:
             times = "not found" if count == 0 else f"found {count} times, and must stand there exactly once"
-            said.append(f"the line {each.on!r} is {times}")
+            said.append(f"the line {_shown(each.on)} is {times}")
         elif each.on not in runs:
-            said.append(f"the line {each.on!r} is none that cron runs: {unread.get(each.on, 'it is a comment')}")
+            said.append(f"the line {_shown(each.on)} is none that cron runs: {unread.get(each.on, 'it is a comment')}")
     return tuple(said)
 
 
@@ -106,9 +108,9 @@ def turn_off(text: str, switches: Sequence[Switch]) -> str:
         if count == 0 and each.off in lines:
             continue
         if count != 1:
-            raise ValueError(f"the line {each.on!r} stands there {count} times, not once")
+            raise ValueError(f"the line {_shown(each.on)} stands there {count} times, not once")
         if each.off in lines:
-            raise ValueError(f"the line {each.on!r} stands there again, beside the one that was switched off")
+            raise ValueError(f"the line {_shown(each.on)} stands there again, beside the one that was switched off")
         lines[lines.index(each.on)] = each.off
     return "\n".join(lines)
 
@@ -131,6 +133,10 @@ def put_back(text: str, switches: Sequence[Switch], *, with_user: bool, daemon: 
             lines = [*(lines[:-1] if lines[-1] == "" else lines), _PUT_BACK, each.on, ""]
         text = "\n".join(lines)
     return text
+
+
+def _shown(line: str) -> str:
+    return f'"{visible(Masker(()).mask(line.strip()))}"'
 
 
 def _in_another_form(text: str, line: str, with_user: bool, daemon: Daemon) -> bool:

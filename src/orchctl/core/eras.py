@@ -13,11 +13,10 @@ from orchctl.core.slots import Owner
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A slot that fell due while a rollback drained the job, and that it ran through `service` until `by`."""
+    """A slot that fell due while a rollback drained the job, and that it ran through the legacy service at `at`."""
 
     slot: float
-    service: str
-    by: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +68,17 @@ def of(owner: Owner | None, events: Iterable[Mapping[str, Any]], *, start: float
                 eras.append((begun, at))
         elif event.get("event") == "handover_finished" and at is not None:
             granted |= set(filter(None, map(_read, event.get("granted") or ())))
-            owed += _owed(event.get("owed"), at)
+            owed += _owed(event.get("owed"))
     if owner is not None:
         eras.append((owner.since.timestamp(), math.inf))
     return Eras(tuple((since, until) for since, until in eras if until > start), frozenset(granted), tuple(owed))
 
 
-def _owed(data: Any, by: float) -> list[Owed]:
-    slot = _read(data.get("slot")) if isinstance(data, dict) else None
-    return [Owed(slot, str(data.get("service")), by)] if slot is not None else []
+def _owed(data: Any) -> list[Owed]:
+    if not isinstance(data, dict):
+        return []
+    slot, at = _read(data.get("slot")), _read(data.get("at"))
+    return [Owed(slot, at)] if slot is not None and at is not None else []
 
 
 def _instant(event: Mapping[str, Any], key: str) -> float | None:

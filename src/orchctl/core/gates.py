@@ -180,8 +180,7 @@ def triggers(found: Sequence[Trigger], gone: Sequence[str]) -> Gate:
 def fence(obstacles: Sequence[str]) -> Gate:
     """Judge whether triggers and fence can be switched."""
     if obstacles:
-        more = f" (and {len(obstacles) - 1} more: --json has all)" if len(obstacles) > 1 else ""
-        return refused("fence", "; ".join(obstacles), f"remove what is in the way{more}")
+        return refused("fence", "; ".join(obstacles), "remove what is in the way")
     return ok("fence", "timers, services and crontabs can be switched")
 
 

@@ -84,9 +84,11 @@ ROLLBACK: tuple[Step, ...] = (
     Step.CLEAR,
 )
 """From Prefect to legacy. cron, which has no fence, is put back while nobody else can run the job: Prefect drains, and
-this process holds the job's lock. It is never undone, only finished: who asked for it wants the side that needs no API, and
-what was rolled back by an unconfirmed cutover's timer has nobody who could ask again. Prefect's part comes last, and
-may be owed: nothing that Prefect does can run the job once the owner file is gone.
+this process holds the job's lock.
+
+It is never undone, only finished: who asked for it wants the side that needs no API, and what was rolled back by an
+unconfirmed cutover's timer has nobody who could ask again. Prefect's part comes last, and may be owed: nothing that
+Prefect does can run the job once the owner file is gone.
 """
 
 OF_PREFECT = frozenset({Step.CATCH_UP, Step.CLEAR, Step.RESTORE})

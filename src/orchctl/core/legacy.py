@@ -78,8 +78,8 @@ class Timer(Unit):
     """A timer. `calendars` are its OnCalendar= lines as systemd normalises them; `unit` is what it starts.
 
     `next_fire` None: it will not fire as things are. `next_monotonic_s` are the seconds of the monotonic clock at
-    which it next fires, None where no OnBootSec= and the like is due. `next_nominal` is the instant of its calendar that
-    it next fires for, before RandomizedDelaySec= and AccuracySec=: it may have passed.
+    which it next fires, None where no OnBootSec= and the like is due. `next_nominal` is the instant of its calendar
+    that it next fires for, before RandomizedDelaySec= and AccuracySec=: it may have passed.
     """
 
     unit: str

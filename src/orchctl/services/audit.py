@@ -73,6 +73,11 @@ class Audited:
         return any(job.wrong for job in self.jobs)
 
 
+ROLLBACK = "the rollback"
+STARTS_S = 15.0
+"""Seconds that the start of a service may take after a rollback has asked for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Span:
     """What is looked at, in epoch seconds: the slots of the window, and those around it."""
@@ -210,7 +215,7 @@ def _add_legacy(case: _Case, read: Read, span: _Span) -> None:
             case.dues.append(_legacy_due(case, source, held, instants))
         except ValueError as error:
             unplaced.append(f"{source.label}: {error}")
-    case.dues += [_owed_due(case, owed, doubts) for owed in case.eras.owed]
+    case.dues += [_owed_due(owed, doubts) for owed in case.eras.owed]
     reasons = unplaced if case.dues else [*nothing, *unplaced]
     # Up to where Prefect owns the job: it is its slots then that count.
     end = min((since for since, until in case.eras.prefect if until == _FOR_EVER), default=span.end)
@@ -218,12 +223,10 @@ def _add_legacy(case: _Case, read: Read, span: _Span) -> None:
         case.gaps.append(Gap(span.start, min(end, span.end), "; ".join(reasons)))
 
 
-def _owed_due(case: _Case, owed: Owed, doubts: tuple[Doubt, ...]) -> Due:
+def _owed_due(owed: Owed, doubts: tuple[Doubt, ...]) -> Due:
     """Return the slot that a rollback ran through the legacy service, because it fell due while nobody might run it."""
-    feeds = {_feed(name, manager) for manager, names in legacy_runs.services_of(case.sources).items() for name in names}
-    feed = next((each for each in sorted(feeds) if each.startswith(owed.service)), owed.service)
-    late = owed.by - owed.slot + core.GRACE_S
-    return Due("the rollback", "legacy", [int(owed.slot)], late, late, feed, doubts)
+    late = owed.at - owed.slot + STARTS_S
+    return Due("the rollback", "legacy", [int(owed.slot)], late, late, ROLLBACK, doubts)
 
 
 def _hidden(case: _Case, read: Read) -> tuple[Doubt, ...]:
@@ -333,10 +336,12 @@ def _torn(skipped: Iterable[Skipped]) -> Iterator[Doubt]:
 
 def _runs(world: World, case: _Case, records: Listing, now: float) -> Iterator[Ran]:
     """Yield the job's runs: those on record, and those of its services that go on."""
-    feeds = {due.feed for due in case.dues if due.side == "legacy"}
+    feeds = {due.feed for due in case.dues if due.side == "legacy"} - {ROLLBACK}
     for run in records.runs:
         if run.job == case.job.name:
-            yield _ran(run, world.tree(run.data_root), feeds, now)
+            ran = _ran(run, world.tree(run.data_root), feeds, now)
+            owed = ran.side == "legacy" and any(0 <= ran.started - each.at < STARTS_S for each in case.eras.owed)
+            yield replace(ran, feed=ROLLBACK) if owed else ran
     for going in case.looked.open if case.looked is not None else ():
         name = names.run_id(going.started_at, going.key)
         feed = _feed(going.unit, going.manager)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from orchctl.core import cadence, legacy_runs, manifest
 from orchctl.core import gates as core
 from orchctl.core import handover as protocol
-from orchctl.core import legacy_runs, manifest
+from orchctl.core.cadence import Source
 from orchctl.core.catalog import Catalog, CronTrigger, Job
 from orchctl.core.deployments import digest_of
 from orchctl.core.gates import Gate
@@ -27,6 +29,8 @@ from orchctl.services.trigger import job_of
 
 COMPARED_DAYS = 400
 """How far ahead cadences are compared: over a year, and so over every change of clocks."""
+COMPARED_INSTANTS, LEAST_DAYS = 600_000, 30
+"""How many instants of the legacy triggers are compared at most, in whole days, but for this many days at least."""
 POLL_S = 1.0
 
 
@@ -113,7 +117,7 @@ def table(world: World, name: str, *, now: datetime, confirm: bool, waive: Mappi
     """
     job = job_with_triggers(world.catalog, name)
     look = _Look(world, job, now)
-    found = core.waived(look.gates(confirm=confirm), waive)
+    found = core.waived(look.gates(confirm=confirm, waived=waive), waive)
     steps = tuple(step for step in protocol.CUTOVER if _has(step, job, confirm=confirm))
     return Table(name, found, look.digest, steps)
 
@@ -143,13 +147,18 @@ class _Look:
         self._world, self._job, self._now = world, job, now
         self.digest: str | None = None
         self._runs: tuple[Run, ...] = ()
+        self._sources: tuple[Source, ...] = ()
 
-    def gates(self, *, confirm: bool) -> Iterator[Gate]:
+    def gates(self, *, confirm: bool, waived: Collection[str]) -> Iterator[Gate]:
+        # First: a run that begins while we look is no sign of a clock that was set back.
+        runs = _known("runs", self._past_runs)
+        # Minutes, where a job is due every few seconds.
+        uncompared = core.unknown("cadence", OrchctlError("not compared")) if "cadence" in waived else None
         looks: dict[str, Callable[[], Gate]] = {
             "triggers": self._triggers,
             "fence": self._fence,
-            "cadence": self._cadence,
-            "runs": self._past_runs,
+            "cadence": lambda: uncompared or self._cadence(),
+            "runs": lambda: runs,
             "handover": self._handover,
             "clock": self._clock,
             "idle": self._idle,
@@ -195,7 +204,7 @@ class _Look:
     def _triggers(self) -> Gate:
         world, job = self._world, self._job
         read = timers.read(world.systemd, {job.name: job}, host_zone=world.host_zone, now=self._now)
-        sources = read.sources(job)
+        sources = self._sources = read.sources(job)
         lines = {each: world.crontabs.find(each) for each in job.legacy if isinstance(each, CronTrigger)}
         gone = [
             source.service
@@ -212,12 +221,14 @@ class _Look:
 
     def _cadence(self) -> Gate:
         world, name = self._world, self._job.name
+        days = self._days()
         found = compare.run(
-            world.catalog, world.systemd, world.rule, name, days=COMPARED_DAYS, now=self._now, host_zone=world.host_zone
+            world.catalog, world.systemd, world.rule, name, days=days, now=self._now, host_zone=world.host_zone
         )
         both = f"{found.legacy_cadence} today, {found.schedule_cadence} in Prefect"
         if found.verdict == "equal":
-            return core.ok("cadence", f"equal: {found.schedule_cadence}")
+            over = "" if days == COMPARED_DAYS else f" (compared over {days} days)"
+            return core.ok("cadence", f"equal: {found.schedule_cadence}{over}")
         if found.accepted is not None:
             return core.ok("cadence", f"{both}; accepted: {found.accepted}")
         see = f"`orchctl schedule compare {name}`"
@@ -225,6 +236,14 @@ class _Look:
             first = found.unknown[0]
             return core.refused("cadence", f"{first.label}: {first.problem}", f"{see}, or accept_cadence in jobs.toml")
         return core.refused("cadence", both, f"{see}; make them equal, or say why not: accept_cadence in jobs.toml")
+
+    def _days(self) -> int:
+        """Return how many days to compare: of a job that is due every few seconds a year has millions of instants."""
+        until, often = self._now + timedelta(days=1), 0
+        for source in self._sources:
+            with contextlib.suppress(ValueError):
+                often += len(cadence.instants(source, self._now, until))
+        return max(LEAST_DAYS, min(COMPARED_DAYS, COMPARED_INSTANTS // max(1, often)))
 
     def _past_runs(self) -> Gate:
         since = self._now - timedelta(seconds=self._job.gates.within)

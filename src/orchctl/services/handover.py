@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 class Switched:
     """What a handover did to a job. `outcome` None: it is unfinished, for the steps in `owed`, which are Prefect's.
 
-    `overlap`: how many legacy services began a run after `since`. `last_legacy` is when legacy really ran last, `first_slot` Prefect's next one; None where not known. `granted` are
+    `last_legacy` is when legacy really ran last, `first_slot` Prefect's next one; None where not known. `granted` are
     the slots that the new owner caught up with, `dropped` those that the catch-up policy drops. `held_s`: seconds for
     which neither side could begin a run. `since`: from when on Prefect owns it, None after a rollback.
     """
@@ -52,7 +52,6 @@ class Switched:
     first_slot: datetime | None = None
     granted: tuple[datetime, ...] = ()
     dropped: tuple[datetime, ...] = ()
-    overlap: int = 0
     held_s: float | None = None
     confirm_by: datetime | None = None
     owed: tuple[Step, ...] = ()
@@ -105,7 +104,7 @@ def rollback(hands: Hands, job: str, *, now: bool, command: str, say: Say) -> Sw
     if job not in hands.owners.names():
         return Switched(job, "rollback", None, "done", notes=(*notes, f"legacy owns {job} already"))
     origin = before or _origin(hands, job, notes)
-    snapshot = origin.opened.snapshot if origin is not None else _assumed(hands, job, notes)
+    snapshot = origin.opened.snapshot if origin is not None else _told_assumed(hands, job, notes)
     opened = Opened(
         hands.new_id(),
         "rollback",
@@ -169,14 +168,20 @@ def _origin(hands: Hands, job: str, notes: list[str]) -> Handover | None:
     return found if found is not None and found.opened.kind == "cutover" else None
 
 
-def _assumed(hands: Hands, job: str, notes: list[str]) -> Snapshot:
+def _told_assumed(hands: Hands, job: str, notes: list[str]) -> Snapshot:
+    found = assumed(hands, job)
+    notes.append("its cutover has no journal: the timers of the catalog are enabled and started")
+    return found
+
+
+def assumed(hands: Hands, job: str) -> Snapshot:
+    """Return what a rollback puts back where no journal tells. Raises StateBroken where no catalog knows the job."""
     catalog = hands.catalog(job, None)
     if catalog is None:
         raise StateBroken(
             f"what started {job} before is not known: its cutover has no journal, and no catalog knows the job",
             hint="put the job back into the catalog, with its legacy triggers",
         )
-    notes.append("its cutover has no journal: the timers of the catalog are enabled and started")
     timers, cron = hands.timers.assumed(catalog.jobs[job]), hands.cron.snapshot(catalog.jobs[job])
     return replace(timers, cron=cron.cron)
 
@@ -349,7 +354,6 @@ class _Loop:
             first_slot=self._first_slot() if self.opened.kind == "cutover" and outcome == "done" else None,
             granted=_instants(facts.get("granted") or [facts[key]["slot"] for key in ("owed",) if facts.get(key)]),
             dropped=_instants(facts.get("dropped") or []),
-            overlap=int((last := self._fact("last_legacy")) is not None and last >= (self._fact("since") or last)),
             held_s=self._held(),
             confirm_by=self.opened.confirm_by,
             owed=owed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -270,12 +270,11 @@ class Steps:
         """Run once what nobody ran while the job was nobody's to run: the last slot of Prefect's before the release."""
         hands, catalog = self.hands, self.catalog()
         released = self._instant("released_at") or hands.now()
-        last = hands.timers.last_start(self.snapshot)
         if catalog is None:
             self.notes.append("no catalog knows the job any more: slots that nobody ran could not be found")
         elif missed := self._missed(catalog, released):
-            self._run_once(max(missed), last, released)
-        self.facts["woken"] = list(hands.timers.wake(self.snapshot, last))
+            self._run_once(missed, released)
+        self.facts["woken"] = list(hands.timers.wake(self.snapshot, hands.timers.last_start(self.snapshot)))
 
     def _missed(self, catalog: Catalog, released: datetime) -> tuple[datetime, ...]:
         job = catalog.jobs[self.name]
@@ -283,14 +282,18 @@ class Steps:
         self.notes += doubt.notes
         return doubt.granted
 
-    def _run_once(self, slot: datetime, last: datetime | None, released: datetime) -> None:
-        hands = self.hands
+    def _run_once(self, missed: Sequence[datetime], released: datetime) -> None:
+        """Start the legacy service for the last of these slots: it is started once, however many there are."""
+        hands, slot = self.hands, max(missed)
+        # Asked now: finding out what was missed takes seconds, in which the timer goes on.
+        last = hands.timers.last_start(self.snapshot)
         if (last is not None and last >= slot) or hands.timers.will_run(self.snapshot, released):
             return
         if self.facts.get("owed_in", hands.boot_id) != hands.boot_id:
             return  # it was begun before a reboot, which systemd does not remember; twice would be worse than not
         self.facts |= {"owed_in": hands.boot_id}
         self.note_facts(Step.OWED)
+        begun = hands.now()
         service = hands.timers.run_once(self.snapshot)
         hands.timers.last_start(self.snapshot)  # until it has begun
         if service is None:
@@ -298,7 +301,8 @@ class Steps:
                 f"the slot {slot:%Y-%m-%d %H:%M:%S}Z was run by nobody, and cron cannot be told to: by hand"
             )
         else:
-            self.facts["owed"] = {"slot": format_exact(slot), "service": service}
+            self.facts["owed"] = {"slot": format_exact(slot), "service": service, "at": format_exact(begun)}
+            self.facts["dropped"] = [format_exact(each) for each in sorted(missed) if each != slot]
 
     def _clear(self) -> None:
         self.facts["cancelled"] = self.hands.prefect.clear(self.name)

@@ -125,7 +125,13 @@ def _finished(hands: Hands, job: str, owner: Owner, made: Handover | str | None,
         done = Repaired(job, "unfinished-handover", "its cutover was finished")
     else:
         opened = Opened(
-            hands.new_id(), "cutover", job, hands.now(), COMMAND, _assumed(hands, job), confirm_by=owner.confirm_by
+            hands.new_id(),
+            "cutover",
+            job,
+            hands.now(),
+            COMMAND,
+            handover.assumed(hands, job),
+            confirm_by=owner.confirm_by,
         )
         hands.handovers.begin(opened)
         hands.owners.replace(job, replace(owner, handover=opened.id))
@@ -133,17 +139,6 @@ def _finished(hands: Hands, job: str, owner: Owner, made: Handover | str | None,
         done = Repaired(job, "no-journal", what)
     handover.resume(hands, job, say=say)
     return done
-
-
-def _assumed(hands: Hands, job: str) -> Snapshot:
-    catalog = hands.catalog(job, None)
-    if catalog is None:
-        raise StateBroken(
-            f"what started {job} before is not known: its cutover has no journal, and no catalog knows the job",
-            hint="put the job back into the catalog, with its legacy triggers",
-        )
-    wanted = catalog.jobs[job]
-    return replace(hands.timers.assumed(wanted), cron=hands.cron.snapshot(wanted).cron)
 
 
 def _kept(hands: Hands, job: str, owner: Owner, snapshot: Snapshot, say: Say) -> Iterator[Repaired]:

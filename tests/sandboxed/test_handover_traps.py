@@ -1,0 +1,359 @@
+"""Handovers where systemd sets traps: what fires late or at once, what reboots, what comes back by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import invariants
+import pipeline_units
+import switching
+from box import USER, Box
+from orchctl.adapters import sandbox
+from support import eventually
+from switching import SERVER, WORKER, Stage
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def url(booted: Box) -> Iterator[str]:
+    with switching.prefect(booted, booted.share / "prefect-traps") as found:
+        yield found
+
+
+@pytest.fixture
+def stage(box: Box, url: str) -> Iterator[Stage]:
+    number = next(_NUMBERS)
+    made = Stage(box, box.share / f"trap{number}", url, job=f"trap{number}")
+    yield made
+    box.systemctl("start", SERVER, WORKER)
+    eventually(lambda: switching.answers(url), within=60)
+    made.close()
+
+
+def _begin(stage: Stage, **units: Any) -> float:
+    stage.write(**units)
+    stage.start_timers()
+    stage.deploy()
+    stage.quiet()
+    return time.time()
+
+
+def _judge(stage: Stage, first: float, last: float) -> None:
+    log = stage.history(first, last)
+    assert invariants.check(log, policy="all") == []
+    assert switching.doubled(log) == []
+    assert [switching.at(slot) for slot in switching.missed(log)] == []
+
+
+def _settle(stage: Stage) -> float:
+    stage.quiet()
+    stage.quiet()
+    return time.time() - stage.every
+
+
+# --- slots in doubt
+
+
+def test_a_timer_of_each_second_and_a_slower_schedule_double_and_lose_nothing(stage: Stage) -> None:
+    """Up to the cutover every second is run, from its `since` on each slot of Prefect's, after it every second.
+
+    Where the host is busy systemd starts a service once for several seconds: those before a run are served by it.
+    """
+    stage.write(on_calendar="*:*:*", seconds=0.05, before_service="[Unit]\nStartLimitIntervalSec=0\n")
+    stage.start_timers()
+    stage.deploy()
+    seams = []
+    for _ in range(2):
+        done = stage.cutover()
+        time.sleep(stage.every)
+        stage.rollback()
+        seams.append((switching.seconds(done["since"]), switching.seconds(stage.facts()[-1]["released_at"])))
+        time.sleep(4)
+    served = [(int(slot), line) for line, slot in stage.served(every=1) if slot is not None]
+    ran = [slot for slot, _ in served]
+    assert {slot for slot in ran if ran.count(slot) > 1} == set()
+    legacy = [line.start for _, line in served if line.by == "legacy"]
+    for since, released in seams:
+        last = max(start for start in legacy if start < since)
+        assert since - last < 5
+        assert set(range(int(last) + 1, math.ceil(since))) <= set(ran), (last, since)
+        assert set(map(int, stage.slots(since, released - 1))) <= set(ran)
+        assert not [start for start in legacy if since < start < released]
+        assert [start for start in legacy if released <= start < released + 4]
+
+
+def test_a_timer_with_a_random_delay_is_switched_while_it_waits_and_no_slot_is_doubled_or_lost(stage: Stage) -> None:
+    first = _begin(stage, timer="RandomizedDelaySec=4")
+    for _ in range(2):
+        time.sleep(stage.every - time.time() % stage.every + 0.05)  # due, and not yet fired
+        stage.cutover()
+        time.sleep(stage.every)
+        stage.rollback()
+        time.sleep(stage.every)
+    time.sleep(4)
+    _judge(stage, first, _settle(stage) - 4)
+
+
+def test_a_legacy_run_that_is_going_is_waited_for_or_refused(stage: Stage) -> None:
+    first = _begin(stage, seconds=4)
+    _go(stage)
+    refused = stage.orchctl("cutover", stage.job, "--yes", f"--waive=cadence={switching.WHY}", check=5)
+    assert f"{stage.job}.service (system)" in refused.stdout
+    assert not stage.owner.exists()
+    _go(stage)
+    stage.cutover()
+    # Nobody waits for a run of Prefect's but the rollback itself.
+    eventually(lambda: any(line.by == "prefect" and line.end is None for line in stage.lines()), within=60)
+    stage.rollback()
+    _judge(stage, first, _settle(stage))
+
+
+def test_a_cutover_beside_a_legacy_run_runs_nothing_beside_it(stage: Stage) -> None:
+    first = _begin(stage, seconds=6, overlap="queue")
+    _go(stage)
+    stage.cutover(f"--waive=idle={switching.WHY}", wait=False)
+    time.sleep(2 * stage.every)
+    stage.rollback()
+    _judge(stage, first, _settle(stage))
+
+
+def _go(stage: Stage) -> None:
+    """Wait until a legacy run has just begun."""
+    eventually(lambda: any(line.end is None for line in stage.lines()), within=20, poll=0.02)
+
+
+def test_runs_of_prefect_that_come_late_are_run_once_by_it_or_after_a_rollback_by_legacy(stage: Stage) -> None:
+    first = _begin(stage)
+    stage.cutover()
+    stage.box.systemctl("stop", WORKER)
+    time.sleep(2 * stage.every)
+    stage.box.systemctl("start", WORKER)
+    late = time.time()
+    eventually(lambda: stage.ran_by("prefect", before=late) >= 2, within=90)
+    stage.box.systemctl("stop", WORKER)
+    stopped = time.time()
+    time.sleep(stage.every * 1.5)
+    done = stage.rollback()
+    stage.box.systemctl("start", WORKER)
+    last = _settle(stage)
+    log = stage.history(first, last)
+    assert invariants.check(log, policy="all") == []
+    assert switching.doubled(log) == []
+    granted = [switching.seconds(slot) for slot in done["granted"]]
+    assert len(granted) == 1
+    told = {*granted, *(switching.seconds(slot) for slot in done["dropped"])}
+    assert all(stopped - stage.every < slot for slot in told)
+    assert set(switching.missed(log)) <= told
+
+
+# --- the three traps of the pipeline
+
+
+def test_the_pipeline_is_cut_over_and_rolled_back_and_its_units_are_as_before(box: Box, url: str) -> None:
+    names = ("live-score", "dk-salaries", "freeze-slates")
+    root = box.share / "pipeline"
+    stage = Stage(box, root, url, job=names[0])
+    pipeline_units.install(box)
+    root.mkdir()
+    _logging(box, root / "ran")
+    (root / "config").mkdir()
+    jobs = (CONFIG / "jobs.toml").read_text().replace("projections-local", switching.POOL)
+    jobs = jobs.replace('scope = "user" }', f'scope = "user", user = "{USER}" }}')
+    (root / "config" / "jobs.toml").write_text(jobs)
+    (root / "config" / "schedules.toml").write_text((CONFIG / "schedules.toml").read_text())
+    stage.orchctl("sync", *names)
+    stage.wait_for_worker()
+    units = [(f"{name}.timer", scope) for name, scope in (*((name, "system") for name in names), (names[0], "user"))]
+    before = _photo(box, units)
+    waive = [f"--waive={gate}={switching.WHY}" for gate in ("runs", "cadence")]
+    done = stage.json("cutover", *names, "--yes", "--wait", *waive)
+    assert [each["result"]["outcome"] for each in done["jobs"]] == ["done"] * 3
+    held = time.time()
+    for name, scope in units:
+        assert box.systemctl("is-active", name, scope=scope, check=False).strip() != "active"
+    # As if days had gone by: each of these timers would start its service at once.
+    stamps = "/var/lib/systemd/timers /home/daniel/.local/share/systemd/timers"
+    box.sh(f"find {stamps} -name 'stamp-*' -exec touch -d '-3 days' {{}} +")
+    time.sleep(3)
+    begun = time.time()
+    done = stage.json("rollback", *names, "--yes")
+    took = time.time() - begun
+    assert [each["result"]["outcome"] for each in done["jobs"]] == ["done"] * 3
+    assert took < 60
+    released = {facts["released_at"] for facts in stage.facts() if "released_at" in facts}
+    after = _photo(box, units)
+    assert after == before
+    time.sleep(6)
+    ran = [line.split() for line in (root / "ran").read_text().splitlines()]
+    legacy = [(float(at), what) for what, user, at in ran if user == USER]
+    assert not [what for _, what in legacy if "salaries" in what], "starting its timer must not start it"
+    assert not [each for each in legacy if held < each[0] < begun], "the fence let something through"
+    first = min(map(switching.seconds, released))
+    for what in {what for _, what in legacy}:
+        burst = [at for at, name in legacy if name == what and first <= at]
+        assert len(burst) <= 2, f"{what} was started {len(burst)} times after the rollback"
+    for name in names:
+        stage.job = name
+        stage.close()
+
+
+def _logging(box: Box, log: Path) -> None:
+    """Let the scripts of the pipeline write down when and by whom they are run."""
+    log.touch()
+    log.chmod(0o666)
+    log.parent.chmod(0o755)
+    line = f'#!/bin/sh\necho "$0-$(echo "$*" | tr -s " /" "--") $(id -un) $(date +%s.%N)" >> {log}\n'
+    scripts = {each.command.split()[0] for each in pipeline_units.JOBS}
+    for script in scripts:
+        box.inside.write(script, line, mode="755", owner=USER)
+
+
+_PLACES = "/etc/systemd /home/daniel/.config/systemd /run/systemd/system /run/user/*/systemd"
+_STATE = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,WantedBy,Persistent,Unit"
+
+
+def _photo(box: Box, units: list[tuple[str, str]]) -> list[str]:
+    """Return all files where units may be, byte for byte, and the state of timers and their services."""
+    find = "find {} -type {} ! -name '*.scope*' ! -path '*/transient/*' ! -path '*/units/*'"
+    kinds = [f"{find.format(_PLACES, 'd,f,l')} -printf '%p %y %m %u:%g %l\\n'"]
+    kinds += [f"{find.format(_PLACES, 'f')} -exec sha256sum {{}} +"]
+    files = [line for kind in kinds for line in sorted(box.sh(f"{kind} 2> /dev/null || true").splitlines())]
+    states = [box.systemctl("show", f"--property={_STATE}", name, scope=scope) for name, scope in units]
+    services = [
+        box.systemctl("show", "--property=Id,DropInPaths,ExecCondition,Conditions,NeedDaemonReload", name, scope=scope)
+        for name, scope in [(name.replace(".timer", ".service"), scope) for name, scope in units]
+    ]
+    return [*files, *states, *services]
+
+
+# --- reboots, and rollbacks that come by themselves
+
+
+@pytest.mark.parametrize("kind", ["cutover", "rollback"])
+def test_a_reboot_in_the_middle_is_recovered_from_and_no_slot_is_run_twice(tmp_path: Path, kind: str) -> None:
+    if (reason := sandbox.why_not()) is not None:
+        pytest.skip(reason)
+    base, share = tmp_path / "box", tmp_path / "share"
+    (base / "store").mkdir(parents=True)
+    share.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(base / "store")], check=True)
+    try:
+        with sandbox.booted(base, [share]) as inside:
+            box = Box(inside, share)
+            found = switching.start_prefect(box, share / "prefect", units="/etc/systemd/system")
+            box.systemctl("enable", "--quiet", SERVER, WORKER)
+            stage = Stage(box, share / "one", found)
+            first = _begin(stage)
+            if kind == "rollback":
+                stage.cutover()
+                time.sleep(stage.every)
+            step = "timers-off" if kind == "cutover" else "release"
+            waive = [f"--waive=cadence={switching.WHY}", "--wait"] if kind == "cutover" else []
+            assert stage.killed(stage.begins(step), kind, stage.job, "--yes", *waive)
+        down = time.time()
+        with sandbox.booted(base, [share]) as inside:
+            up = time.time()
+            stage.box = Box(inside, share)
+            told = stage.orchctl("recover").stdout
+            assert f"{stage.job}: its {kind} was finished" in told
+            assert stage.json("recover")["jobs"] == []
+            assert stage.owner.exists() == (kind == "cutover")
+            assert stage.is_on("system") == (kind == "rollback")
+            eventually(lambda: switching.answers(found), within=90)
+            if kind == "cutover":
+                stage.wait_for_worker()
+                late = time.time()
+                eventually(lambda: stage.ran_by("prefect", before=late) >= 1, within=90)
+                stage.rollback()
+            last = _settle(stage)
+            log = stage.history(first, last)
+            assert switching.doubled(log) == []
+            assert [each for each in invariants.check(log, policy="all") if each.invariant != "I4"] == []
+            lost = [slot for slot in switching.missed(log) if not down - stage.every <= slot <= up + 2 * stage.every]
+            assert lost == []
+    finally:
+        subprocess.run(["umount", str(base / "store")], check=True)
+
+
+def test_a_cutover_that_nobody_confirms_is_rolled_back_by_itself_without_a_server(stage: Stage) -> None:
+    _begin(stage)
+    stage.cutover("--confirm-within", "20s")
+    deadline = switching.seconds(json.loads(stage.owner.read_text())["confirm_by"])
+    assert stage.box.systemctl("is-active", f"orchctl-confirm-{stage.job}.timer").strip() == "active"
+    stage.box.systemctl("stop", SERVER)
+    eventually(lambda: not stage.owner.exists(), within=60)
+    assert time.time() >= deadline
+    assert time.time() - deadline < 15
+    assert stage.is_on("system")
+    eventually(lambda: not stage.is_fenced(), within=20)
+    stage.box.systemctl("start", SERVER)
+    eventually(lambda: switching.answers(stage.api_url), within=60)
+    stage.orchctl("recover")
+    assert stage.json("recover")["jobs"] == []
+    assert stage.box.sh("ls /etc/systemd/system | grep -c orchctl-confirm || true").strip() == "0"
+
+
+def test_a_cutover_that_is_confirmed_stays(stage: Stage) -> None:
+    _begin(stage)
+    stage.cutover("--confirm-within", "15s")
+    deadline = switching.seconds(json.loads(stage.owner.read_text())["confirm_by"])
+    assert stage.json("confirm", stage.job)["was_armed"]
+    time.sleep(max(0.0, deadline - time.time()) + 5)
+    assert stage.owner.exists()
+    assert not stage.is_on("system")
+    assert stage.problems() == []
+    stage.rollback()
+
+
+# --- drift
+
+
+def test_drift_of_ownership_is_found_and_recover_puts_each_right(stage: Stage) -> None:
+    first = _begin(stage)
+    stage.cutover()
+    assert stage.problems() == []
+    drop_in = f"/etc/systemd/system/{stage.job}.service.d/zz-orchctl-{stage.job}.conf"
+
+    stage.start_timers()
+    assert stage.problems(check=3) == ["trigger-came-back"]
+    _put_right(stage, "trigger-came-back")
+    assert not stage.is_on("system")
+
+    stage.box.sh(f"rm {drop_in}")
+    stage.box.reload()
+    assert stage.problems(check=3) == ["fence-gone"]
+    _put_right(stage, "fence-gone")
+    assert stage.is_fenced()
+
+    owner = json.loads(stage.owner.read_text())
+    (stage.state / "handovers" / f"{owner['handover']}.jsonl").unlink()
+    assert stage.problems(check=3) == ["no-journal"]
+    _put_right(stage, "no-journal")
+    stage.rollback()
+    assert stage.is_on("system")
+    assert not stage.is_fenced()
+
+    found = switching.ask(stage.api_url, f"deployments/name/{stage.job}/{stage.job}")
+    switching.ask(stage.api_url, f"deployments/{found['id']}/resume_deployment", {})
+    assert stage.problems(check=3) == ["unpaused-by-hand"]
+    _put_right(stage, "unpaused-by-hand")
+    _judge(stage, first, _settle(stage))
+
+
+def _put_right(stage: Stage, code: str) -> None:
+    told = stage.json("recover")
+    repaired = [each["code"] for job in told["jobs"] for each in job["repaired"]]
+    assert repaired == [code]
+    assert stage.problems() == []
+    assert stage.json("recover")["jobs"] == []
