@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-.PHONY: help demo test check lint unit bench docs lock clean
+.PHONY: help demo test stress check lint unit bench docs lock clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/: .*## /\t/'
@@ -22,6 +22,9 @@ demo: $(STAMP)  ## the whole story in a temporary folder, in under two minutes
 
 test: $(STAMP)  ## every test, also those with a real Prefect server, a real worker and a real systemd
 	@$(PYTEST) $(PYTEST_ARGS)
+
+stress: $(STAMP) ## handovers at full length: every kill, every fault, 16 operators with 500 commands each; hours
+	@ORCHCTL_STRESS=1 $(PYTEST) tests/unit/test_handover_model.py tests/unit/test_serial.py tests/sandboxed/test_handover_*.py $(PYTEST_ARGS)
 
 check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
 

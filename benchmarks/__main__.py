@@ -14,7 +14,7 @@ from types import FrameType
 
 from benchmarks.harness import Options, Report, machine
 
-NAMES = ("startup", "sync", "runs", "overhead", "output")
+NAMES = ("startup", "sync", "runs", "overhead", "output", "handover")
 
 
 def main() -> int:

@@ -262,6 +262,9 @@ class _Confirm:
     def is_armed(self, job: str) -> bool:
         return self.host.armed is not None
 
+    def has_trace(self, job: str) -> bool:
+        return self.host.armed is not None
+
     def arm(self, job: str, at: datetime) -> None:
         self.host.put("arm", armed=at)
 

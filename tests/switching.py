@@ -35,10 +35,10 @@ _SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
-# A line when it begins and one when it ends. What systemd starts by hand has no TRIGGER_ variable.
+# A line when it begins and one when it ends.
 _SCRIPT = """#!/bin/sh
 id=$$-$(date +%s%N)
-echo "start $id $1 ${{2:-timer=${{TRIGGER_TIMER_REALTIME_USEC:-}}}} $(date +%s.%N)" >> {log}
+echo "start $id $1 ${{2:--}} $(date +%s.%N)" >> {log}
 sleep {seconds}
 echo "end $id $1 - $(date +%s.%N)" >> {log}
 """
@@ -46,11 +46,11 @@ echo "end $id $1 - $(date +%s.%N)" >> {log}
 
 @dataclass(frozen=True)
 class Line:
-    """One execution of the job. `slot` in seconds; None: started by nobody's clock. `end` None: it was killed."""
+    """One execution of the job. `slot` in seconds: of Prefect's, or the last before its start. `end` None: killed."""
 
     id: str
     by: str
-    slot: float | None
+    slot: float
     start: float
     end: float | None
 
@@ -96,8 +96,7 @@ class Stage:
         `timer` are more lines of that section, `before_service` what comes before the other; `seconds` is how long the
         job takes, `on_calendar` when legacy runs it, None: as Prefect does.
         """
-        self.root.mkdir(exist_ok=True)
-        self.root.chmod(0o755)
+        self.make_folders()
         self.log.touch()
         self.log.chmod(0o666)
         script = self.root / "tick.sh"
@@ -125,6 +124,13 @@ class Stage:
             **job,
         }
         catalog(self.root, {self.job: table}, {"loop": {"on_calendar": f"*:*:0/{self.every}"}})
+
+    def make_folders(self) -> None:
+        """Make them so that a user's systemd can see whether there is an owner file, as the gate asks for."""
+        self.root.mkdir(exist_ok=True)
+        self.root.chmod(0o755)
+        self.state.mkdir(exist_ok=True)
+        self.state.chmod(0o711)
 
     def environment(self) -> dict[str, str]:
         return {
@@ -226,7 +232,7 @@ class Stage:
 
     def ran_by(self, side: str, *, before: float) -> int:
         """Return how many slots before an instant that side has run so late that it was after the instant."""
-        return sum(line.by == side and (line.slot or before) < before < line.start for line in self.lines())
+        return sum(line.by == side and line.slot < before < line.start for line in self.lines())
 
     def start_timers(self) -> None:
         for scope in self.scopes:
@@ -243,66 +249,62 @@ class Stage:
 
     # --- what really ran
 
-    def lines(self, *, every: int | None = None) -> list[Line]:
-        """Return every execution. `every`: seconds between the slots of legacy, None: as Prefect's."""
-        begun: dict[str, tuple[str, float | None, float]] = {}
+    def lines(self) -> list[Line]:
+        """Return every execution. Timers here fire to the microsecond: legacy starts soon after its slot."""
+        begun: dict[str, tuple[str, float, float]] = {}
         ended: dict[str, float] = {}
-        for kind, id_, by, word, at in map(str.split, self.log.read_text().splitlines()):
+        for kind, id_, by, slot, at in map(str.split, self.log.read_text().splitlines()):
             if kind == "end":
                 ended[id_] = float(at)
             else:
-                begun[id_] = (by, self._slot(word, every or self.every), float(at))
+                nominal = float(at) // self.every * self.every if slot == "-" else seconds(slot)
+                begun[id_] = (by, nominal, float(at))
         return [Line(id_, *found, ended.get(id_)) for id_, found in begun.items()]
-
-    @staticmethod
-    def _slot(word: str, every: int) -> float | None:
-        if word.startswith("timer="):
-            fired = word.removeprefix("timer=")
-            return int(fired) / 1e6 // every * every if fired else None
-        return seconds(word)
 
     def facts(self) -> list[dict[str, Any]]:
         """Return what each handover found out, by its journal, in their order."""
-        found = []
+        return [found for found, _, _ in self._handovers()]
+
+    def _handovers(self) -> Iterator[tuple[dict[str, Any], float | None, float | None]]:
+        """Yield the facts of each handover, when it was about to run what was owed, and when it had been started."""
         for path in sorted((self.state / "handovers").glob("*.jsonl")):
             facts: dict[str, Any] = {}
-            for line in path.read_text().splitlines():
-                facts |= json.loads(line).get("data") or {}
-            found.append(facts)
-        return found
+            about, started = None, None
+            for record in map(json.loads, path.read_text().splitlines()):
+                data = record.get("data") or {}
+                about = seconds(record["at"]) if "owed_in" in data and "owed_in" not in facts else about
+                started = seconds(record["at"]) if "owed" in data and "owed" not in facts else started
+                facts |= data
+            yield facts, about, started
 
-    def owed(self) -> list[tuple[float, float]]:
-        """Return the slots for which a rollback started the legacy service, and since when such could be; in order.
+    def served(self) -> list[tuple[Line, float]]:
+        """Return each execution with its slot; what a rollback started by hand has the slot that was owed."""
+        lines = self.lines()
+        slots = {line.id: line.slot for line in lines}
+        for facts, about, started in self._handovers():
+            if about is None:
+                continue
+            until = started if started is not None else about + 3
+            found = [line for line in lines if line.by == "legacy" and about - 0.1 <= line.start <= until + 0.1]
+            # Killed right after it had started the service, it did not write that down: only the time tells.
+            found = [line for line in found if started is not None or line.start % self.every > 1]
+            if found:
+                line = max(found, key=lambda line: line.start % self.every)
+                slots[line.id] = _owed_slot(facts, line)
+        return [(line, slots[line.id]) for line in lines]
 
-        One run of legacy is for all that nobody ran in that time, as with systemd, which starts a service once.
-        """
-        owed = []
-        for found in self.facts():
-            # Killed right after it had started the service, it did not get to write down for which slot.
-            released = seconds(found["released_at"]) // self.every * self.every if "owed_in" in found else 0.0
-            if released and found.get("since"):
-                slot = seconds(found["owed"]["slot"]) if found.get("owed") else released
-                owed.append((slot, seconds(found["since"])))
-        return owed
-
-    def served(self, *, every: int | None = None) -> list[tuple[Line, float | None]]:
-        """Return each execution with its slot: one by hand is for the slot that a rollback owed."""
-        owed = [slot for slot, _ in self.owed()]
-        found = []
-        for line in self.lines(every=every):
-            slot = line.slot
-            if slot is None and owed and owed[0] <= line.start:
-                slot = owed.pop(0)
-            found.append((line, slot))
-        return found
+    def excused(self) -> list[tuple[float, float]]:
+        """Return the times in which Prefect could run nothing, and for which legacy was started once afterwards."""
+        found = [facts for facts, about, _ in self._handovers() if about is not None and facts.get("since")]
+        return [(seconds(facts["since"]), seconds(facts["released_at"])) for facts in found]
 
     def history(self, first: float, last: float) -> list[Entry]:
         """Return what happened to the slots from `first` to `last`, for `invariants.check`."""
         log = [Entry(slot, "due", slots=(slot,)) for slot in self.slots(first, last)]
         for line, slot in self.served():
-            if slot is not None and not first <= slot <= last:
+            if not first <= slot <= last:
                 continue
-            log.append(Entry(line.start, "start", by=line.by, run=line.id, slots=() if slot is None else (slot,)))
+            log.append(Entry(line.start, "start", by=line.by, run=line.id, slots=(slot,)))
             if line.end is not None:
                 log.append(Entry(line.end, "end", run=line.id))
         log.sort(key=lambda entry: entry.t)
@@ -327,6 +329,10 @@ class Stage:
         """Wait until the line of the slot before now is there, and its end: nothing goes just now."""
         time.sleep(max(0.0, self.every - time.time() % self.every))
         eventually(lambda: all(line.end is not None for line in self.lines()), within=30)
+
+
+def _owed_slot(facts: dict[str, Any], line: Line) -> float:
+    return seconds(facts["owed"]["slot"]) if facts.get("owed") else line.slot
 
 
 def seconds(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,12 @@ from support import clean_env, clock
 from switching_box import NO_GATES
 
 WAITING = ("Late", "Pending", "AwaitingConcurrencySlot", "AwaitingRetry")
-JOBS = {kind: f"job-{number}" for number, kind in enumerate(broken_api.KINDS)}
+STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
+SOME = ("closed", "hung", "503", "reset", "garbage", "slow", "unauthorised")
+KINDS = broken_api.KINDS if STRESS else SOME
+QUICK_S = 2.5
+"""How long a rollback may take with a working API, so that what it takes without one is not the machine's doing."""
+JOBS = {kind: f"job-{number}" for number, kind in enumerate((*KINDS, "well"))}
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,10 @@ class Site:
         environment = self.environment | ({} if url is None else {"PREFECT_API_URL": url})
         return self.box.orchctl(*words, HOME="/root", **environment)
 
-    def problems(self, job: str, *, url: str | None = None) -> list[str]:
-        data = json.loads(self.orchctl("status", "--json", job, url=url).stdout)["data"]
-        return [each["code"] for each in data["jobs"][0]["problems"]]
+    def problems(self) -> dict[str, list[str]]:
+        """Return what `status` finds wrong with each job."""
+        data = json.loads(self.orchctl("status", "--json").stdout)["data"]
+        return {job["job"]: [each["code"] for each in job["problems"]] for job in data["jobs"]}
 
 
 @pytest.fixture(scope="module")
@@ -147,29 +154,43 @@ def is_legacy(site: Site, job: str) -> bool:
 def left_for_a_worker(site: Site, job: str) -> Sequence[Any]:
     found = site.api.deployment(job, job)
     assert found is not None
-    assert found.paused
     return site.api.waiting_runs([found.id])
 
 
-@pytest.mark.parametrize("kind", broken_api.KINDS)
-def test_a_rollback_makes_legacy_active_whatever_the_api_does_and_what_is_owed_is_paid(site: Site, kind: str) -> None:
-    job = JOBS[kind]
-    assert not starts(site, job)  # the fence
-    with broken_api.api(kind) as url:
-        done, took = rolled_back(site, job, url)
-        log = [Entry(0.0, "rolled-back", state=is_legacy(site, job), took=took)]
+@pytest.fixture(scope="module")
+def slowness(site: Site) -> float:
+    """Return by how many seconds this machine is too slow, as a rollback with the real API shows."""
+    done, took = rolled_back(site, JOBS["well"], site.api.shown)
+    assert done.returncode == 0, done.stderr
+    assert not left_for_a_worker(site, JOBS["well"])
+    print(f"\nwell: legacy after {took:.1f} s")
+    return max(0.0, took - QUICK_S)
+
+
+@pytest.mark.parametrize(("pays", "kinds"), [("recover", KINDS[::2]), ("sync", KINDS[1::2])], ids=["recover", "sync"])
+def test_a_rollback_makes_legacy_active_whatever_the_api_does_and_what_is_owed_is_paid(
+    site: Site, slowness: float, pays: str, kinds: Sequence[str]
+) -> None:
+    for kind in kinds:
+        job = JOBS[kind]
+        assert not starts(site, job)  # the fence
+        with broken_api.api(kind) as url:
+            done, took = rolled_back(site, job, url)
         print(f"\n{kind}: legacy after {took:.1f} s")
-        assert not invariants.check(log), f"{invariants.check(log)[0]}\n{done.stderr}"
+        entry = Entry(0.0, "rolled-back", state=is_legacy(site, job), took=took - slowness)
+        violations = invariants.check([entry])
+        assert not violations, f"{violations[0]}\n{done.stderr}"
         assert done.returncode == 0, done.stderr
         assert "owed" in done.stdout + done.stderr
-        assert site.problems(job, url=url) != []
-    assert "debt" in site.problems(job)
-    paying = ["recover"] if broken_api.KINDS.index(kind) % 2 else ["sync", "--yes"]
-    paid = site.orchctl(*paying)
+    jobs = {JOBS[kind] for kind in kinds}
+    assert {job for job, codes in site.problems().items() if "debt" in codes} == jobs
+    assert all(left_for_a_worker(site, job) for job in jobs)
+    paid = site.orchctl(pays, *(["--yes"] if pays == "sync" else []))
     assert paid.returncode == 0, paid.stdout + paid.stderr
-    assert left_for_a_worker(site, job) == ()
-    assert site.problems(job) == []
-    assert is_legacy(site, job)
+    assert not any(left_for_a_worker(site, job) for job in jobs)
+    assert all(site.api.deployment(job, job).paused for job in jobs)  # type: ignore[union-attr]
+    assert {job for job, codes in site.problems().items() if codes} & jobs == set()
+    assert all(is_legacy(site, job) for job in jobs)
 
 
 def test_the_judge_sees_a_rollback_that_was_slow_or_left_legacy_off() -> None:

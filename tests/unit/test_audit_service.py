@@ -363,3 +363,33 @@ def test_a_day_on_which_clocks_change_is_as_long_as_it_is(tmp_path: Path, day: s
         if not repeated <= at < repeated + timedelta(hours=1):
             host.ran(at)
     assert host.counts(day) == {"ok": slots}
+
+
+def _handed(host: Host, event: str, at: datetime, kind: str, **more: Any) -> None:
+    stamp = at.isoformat().replace("+00:00", "Z")
+    Manifests(str(host.root)).append({"ts": stamp, "event": event, "handover": "h", "job": "job", "kind": kind, **more})
+
+
+def test_slots_are_those_of_the_owner_of_their_time(tmp_path: Path) -> None:
+    host = Host(tmp_path, fakes.catalog({"job": {"schedules": ["hourly"], "legacy": LEGACY}}, HOURLY))
+    host.systemd.units = [timer("job.timer", "*-*-* *:00:00")]
+    host.covers(EVER)
+    host.applied.add(host.catalog, NOON - timedelta(days=30))
+    for at in hours():
+        if at.hour in range(10, 14):
+            host.ran(at, origin="prefect", slot=f"{at:%Y-%m-%dT%H}:00:00Z")
+        elif at.hour != 14:
+            host.ran(at + timedelta(seconds=5))
+    assert host.counts() == {"ok": 23, "missed": 1}
+    # Prefect had it from 9:30 to 14:10; what fell due while the rollback drained it was run through the service.
+    _handed(host, "handover_committed", NOON - timedelta(hours=2, minutes=30), "cutover")
+    drained = NOON + timedelta(hours=2, minutes=10)
+    _handed(host, "handover_committed", drained, "rollback")
+    assert host.counts() == {"ok": 23, "missed": 1}
+    host.ran(drained + timedelta(seconds=8))
+    owed = {"slot": "2025-12-19T14:00:00Z", "service": "job.service", "at": "2025-12-19T14:10:05Z"}
+    _handed(host, "handover_finished", drained + timedelta(seconds=20), "rollback", owed=owed)
+    assert host.counts() == {"ok": 24}
+    # A slot that systemd ran although Prefect owned the job is no slot of legacy's.
+    host.ran(NOON - timedelta(hours=1) + timedelta(seconds=5))
+    assert host.counts() == {"ok": 23, "double": 1}

@@ -52,7 +52,7 @@ LARGE = {
         (("rollback", "recover"),), owned=True, crashes=1, outages=1, by_hand=1, bursts="requires"
     ),
     "there and back without an API": Setup(
-        (("cutover", "rollback"),), crashes=1, outages=1, legacy_by_hand=1, paused=True
+        (("cutover", "rollback"),), slots=1, crashes=1, outages=2, legacy_by_hand=1, paused=True
     ),
     "a service that somebody starts, there and back": Setup((("cutover", "rollback"),), legacy_by_hand=1),
     "two reboots": Setup((("cutover", "rollback", "recover"),), slots=1, reboots=2, crashes=1, bursts="persistent"),

@@ -64,9 +64,11 @@ class TimerSwitch:
             where = unit_links.folders(self._systemd, manager)
             timers = self._systemd.read(manager, names, handlers=False).timers
             loaded = [(name, timer) for name in names if (timer := timers.get(name)) and timer.load == "loaded"]
-            fresh = [state for name, timer in loaded for state in timer_states.states_of(timer, name, where)]
-            if assumed:
-                fresh = [self._as_installed(state, timers[state.timer], where) for state in fresh]
+            fresh = [
+                self._as_installed(state, timer, where) if assumed else state
+                for name, timer in loaded
+                for state in timer_states.states_of(timer, name, where)
+            ]
             states += [state for state in fresh if state not in states]
             missing += self._fence.folders(where, dict.fromkeys(state.service for state in fresh))
             missing += timer_states.folders_of_masks(where, fresh)

@@ -38,9 +38,9 @@ Say = Callable[[str], None]
 class Switched:
     """What a handover did to a job. `outcome` None: it is unfinished, for the steps in `owed`, which are Prefect's.
 
-    `last_legacy` is when legacy really ran last, `first_slot` Prefect's next one; None where not known. `granted` are
-    the slots that the new owner caught up with, `dropped` those that the catch-up policy drops. `held_s`: seconds for
-    which neither side could begin a run. `since`: from when on Prefect owns it, None after a rollback.
+    `last_legacy` is when legacy really ran last, `first_slot` the first of Prefect's own; None where not known.
+    `granted` are the slots that the new owner caught up with, `dropped` those that the catch-up policy drops. `held_s`:
+    seconds for which neither side could begin a run. `since`: from when on Prefect owns it, None after a rollback.
     """
 
     job: str
@@ -351,7 +351,7 @@ class _Loop:
             outcome=None if owed else outcome,
             since=self._fact("since") if self.opened.kind == "cutover" else None,
             last_legacy=self._fact("last_legacy"),
-            first_slot=self._first_slot() if self.opened.kind == "cutover" and outcome == "done" else None,
+            first_slot=self._fact("first_slot"),
             granted=_instants(facts.get("granted") or [facts[key]["slot"] for key in ("owed",) if facts.get(key)]),
             dropped=_instants(facts.get("dropped") or []),
             held_s=self._held(),
@@ -359,12 +359,6 @@ class _Loop:
             owed=owed,
             notes=tuple(self.steps.notes),
         )
-
-    def _first_slot(self) -> datetime | None:
-        try:
-            return self.hands.prefect.next_slot(self.opened.job)
-        except OrchctlError:
-            return None
 
     def _held(self) -> float | None:
         """Return for how long neither side could begin a run: commit to `since`, or draining to release."""

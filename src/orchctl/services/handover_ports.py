@@ -133,6 +133,11 @@ class ConfirmTimer(Protocol):
     """The timer that rolls a job back unless somebody confirms. See `adapters/confirm_timer.py`."""
 
     def is_armed(self, job: str) -> bool: ...  # noqa: D102
+
+    def has_trace(self, job: str) -> bool:
+        """Whether anything of the timer is left: also of one that a kill kept from being armed in full."""
+        ...
+
     def arm(self, job: str, at: datetime) -> None: ...  # noqa: D102
     def disarm(self, job: str) -> None: ...  # noqa: D102
     def obstacles(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -192,11 +197,15 @@ class PrefectSide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Slots that nobody ran: those that shall be caught up with, and those that the catch-up policy drops."""
+    """Slots that nobody ran: those that shall be caught up with, and those that the catch-up policy drops.
+
+    `first` is the new owner's first own slot, None where it is not known or not Prefect.
+    """
 
     granted: tuple[datetime, ...]
     dropped: tuple[datetime, ...] = ()
     notes: tuple[str, ...] = ()
+    first: datetime | None = None
 
 
 class Slots(Protocol):

@@ -135,7 +135,7 @@ class Steps:
             Step.CRON_ON: lambda: hands.cron.are_back(name, snapshot),
             Step.OWED: lambda: Step.OWED in self.done,
             Step.UNFENCE: lambda: not hands.timers.has_fence(name, snapshot),
-            Step.DISARM: lambda: not hands.confirm.is_armed(name),
+            Step.DISARM: lambda: not hands.confirm.has_trace(name),
             Step.CLEAR: lambda: hands.prefect.is_clear(name),
             Step.RESTORE: lambda: snapshot.paused is not True or hands.prefect.is_paused(name) is not False,
         }
@@ -215,6 +215,7 @@ class Steps:
             )
             granted = doubt.granted
             self.facts["dropped"] = [format_exact(slot) for slot in doubt.dropped]
+            self.facts["first_slot"] = format_exact(doubt.first) if doubt.first is not None else None
             self.notes += doubt.notes
         hands.owners.replace(self.name, replace(self._owner_file(), granted=granted))
         self.facts |= {

@@ -17,6 +17,9 @@ from orchctl.services.ports import Claims, ManifestTree, PrefectRule
 from orchctl.services.timers import TimerReader
 
 DAYS_BACK = 1
+FEW = 60
+"""Slots after a commit that are looked at: a handover takes seconds from there to its `since`."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
 
 
@@ -59,11 +62,12 @@ class SlotsInDoubt:
             last = committed or since
         start = max(filter(None, (last, since - self._window(job))))
         found = set(self._legacy_instants(job, snapshot, start, since, notes, cron_off=cron_off))
-        if committed is not None and _whole_second_between(committed, since):
-            found |= set(self._prefect_slots(catalog, job, committed, since, notes))
+        slots_of_prefect = self._prefect_slots(catalog, job, committed or since, None, notes)
+        found |= {slot for slot in slots_of_prefect if slot < since}
+        first = next((slot for slot in slots_of_prefect if slot >= since), None)
         missed = [slot for slot in sorted(found) if slot > start and self.claims.read(job.name, slot) is None]
         granted = missed if job.catchup == "all" else missed[-1:]
-        return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
+        return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes), first)
 
     def missed_by_prefect(self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime) -> Doubt:
         """Return Prefect's slots before `released_at` that no run of its has run, as the catch-up policy has it.
@@ -134,22 +138,20 @@ class SlotsInDoubt:
         return _instants(found, before=end)
 
     def _prefect_slots(
-        self, catalog: Catalog, job: Job, start: datetime, end: datetime, notes: list[str]
+        self, catalog: Catalog, job: Job, start: datetime, end: datetime | None, notes: list[str]
     ) -> list[datetime]:
+        """Return Prefect's slots from `start` up to, and without, `end`; None: the first few."""
         wanted = compare.prefect_schedules(catalog, job)
         if not wanted:
             return []
         try:
             first = datetime.fromtimestamp(ceil(start.timestamp()), UTC)
-            with self.rule.asked(list(wanted.values()), first, _up_to(end)) as answer:
-                return _instants({instant for each in answer() for instant in each}, before=end)
+            until, count = (None, FEW) if end is None else (_up_to(end), None)
+            with self.rule.asked(list(wanted.values()), first, until, count=count) as answer:
+                return _instants({instant for each in answer() for instant in each}, before=end or _NEVER)
         except OrchctlError as error:
             notes.append(f"slots of Prefect's that nobody ran could not be found: {error.message}")
             return []
-
-
-def _whole_second_between(start: datetime, end: datetime) -> bool:
-    return ceil(start.timestamp()) < end.timestamp()
 
 
 def _up_to(end: datetime) -> datetime:
