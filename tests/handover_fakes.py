@@ -21,7 +21,7 @@ from orchctl.core.names import run_id
 from orchctl.core.snapshot import CronState, Link, Snapshot, TimerState
 from orchctl.errors import PrefectUnreachable
 from orchctl.services.handover_ports import Doubt
-from orchctl.services.handover_steps import Hands
+from orchctl.services.handover_steps import NOT_YET, Hands
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -137,7 +137,7 @@ class Host:
         if owned and self.cron_on:
             sides.add("legacy")
         found = self.owners.read(self.job)
-        if found is not None and not found.draining and not self.paused:
+        if found is not None and not found.draining and found.since != NOT_YET and not self.paused:
             sides.add("prefect")
         return sides
 

@@ -234,6 +234,10 @@ class Stage:
         """Return how many slots before an instant that side has run so late that it was after the instant."""
         return sum(line.by == side and line.slot < before < line.start for line in self.lines())
 
+    def wait_for(self, slots: set[float]) -> None:
+        """Wait until these slots have been begun."""
+        eventually(lambda: slots <= {line.slot for line in self.lines()}, within=90)
+
     def start_timers(self) -> None:
         for scope in self.scopes:
             self.box.systemctl("enable", "--quiet", "--now", f"{self.job}.timer", scope=scope)
@@ -293,10 +297,10 @@ class Stage:
                 slots[line.id] = _owed_slot(facts, line)
         return [(line, slots[line.id]) for line in lines]
 
-    def excused(self) -> list[tuple[float, float]]:
-        """Return the times in which Prefect could run nothing, and for which legacy was started once afterwards."""
-        found = [facts for facts, about, _ in self._handovers() if about is not None and facts.get("since")]
-        return [(seconds(facts["since"]), seconds(facts["released_at"])) for facts in found]
+    def given_up(self) -> set[float]:
+        """Return the slots that nobody ran and of which a rollback said so: legacy's next run was for all of them."""
+        told = [(facts.get("dropped") or []) + [facts["served"]] * ("served" in facts) for facts in self.facts()]
+        return {seconds(slot) for each in told for slot in each}
 
     def history(self, first: float, last: float) -> list[Entry]:
         """Return what happened to the slots from `first` to `last`, for `invariants.check`."""

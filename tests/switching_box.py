@@ -29,6 +29,12 @@ NO_GATES = (
     "g.table = lambda world, name, **_: g.Table(name, (), None, ())",
 )
 """Gates look and change nothing, but importing Prefect for one of them takes two seconds of a processor."""
+NOTHING_DUE = (
+    "from orchctl.services.slots_in_doubt import SlotsInDoubt as S",
+    "from orchctl.services.handover_ports import Doubt",
+    "S.missed_by_legacy = lambda *_, **__: Doubt(())",
+)
+"""Legacy has missed no slot: finding out imports Prefect, too."""
 UNFENCED = (
     "from orchctl.adapters.timer_switch import TimerSwitch as T",
     "T.is_fenced = lambda *_: True",

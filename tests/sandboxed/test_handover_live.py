@@ -51,16 +51,15 @@ def _judge(stage: Stage, first: float) -> list[invariants.Entry]:
     log = stage.history(first, time.time() - stage.every)
     assert invariants.check(log, policy="all") == []
     assert switching.doubled(log) == []
-    # What the worker could not run before a rollback, legacy ran for all of it at once.
-    excused = stage.excused()
-    lost = [slot for slot in switching.missed(log) if not any(since <= slot < last for since, last in excused)]
-    assert lost == [], [switching.at(slot) for slot in lost]
+    # What Prefect had not yet run when it was rolled back, legacy ran for all of it at once, and it was said.
+    lost = set(switching.missed(log)) - stage.given_up()
+    assert lost == set(), sorted(map(switching.at, lost))
     return log
 
 
 def _recovered(stage: Stage) -> None:
     """Recover; where Prefect does not answer yet, until its part is done too. Then there is nothing to recover."""
-    eventually(lambda: not _is_owed(stage.json("recover")), within=60)
+    eventually(lambda: not _is_owed(stage.json("recover")), within=240)
     assert stage.json("recover")["jobs"] == []
 
 
@@ -72,7 +71,9 @@ def _is_owed(told: Any) -> bool:
 
 
 def _plain(stage: Stage, kind: str, dice: random.Random) -> None:
-    stage.cutover() if kind == "cutover" else stage.rollback()
+    done = stage.cutover() if kind == "cutover" else stage.rollback()
+    if done["owed"]:  # a busy server does not answer in time
+        _recovered(stage)
 
 
 def _killed(stage: Stage, kind: str, dice: random.Random) -> None:
@@ -101,7 +102,7 @@ def _killed_at_reload(stage: Stage, kind: str, dice: random.Random) -> None:
 def _worker_killed(stage: Stage, kind: str, dice: random.Random) -> None:
     if kind == "rollback":
         switching.kill(stage.box, WORKER)
-        stage.rollback()
+        _plain(stage, kind, dice)
     else:
         stage.cutover()
         switching.kill(stage.box, WORKER)
@@ -112,9 +113,7 @@ def _server_killed(stage: Stage, kind: str, dice: random.Random) -> None:
         stage.cutover()
     switching.kill(stage.box, SERVER)
     if kind == "rollback":
-        begun = time.monotonic()
-        done = stage.rollback()
-        assert done["owed"] or time.monotonic() - begun > 1
+        stage.rollback()
     eventually(lambda: switching.answers(stage.api_url), within=60)
     if kind == "rollback":
         _recovered(stage)

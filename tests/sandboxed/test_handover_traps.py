@@ -76,6 +76,8 @@ def test_a_timer_of_each_second_and_a_slower_schedule_double_and_lose_nothing(st
     seams = []
     for _ in range(2):
         done = stage.cutover()
+        granted = {switching.seconds(slot) for slot in done["granted"]}
+        stage.wait_for(granted)
         time.sleep(stage.every)
         stage.rollback()
         seams.append((switching.seconds(done["since"]), switching.seconds(stage.facts()[-1]["released_at"])))

@@ -210,6 +210,15 @@ class TimerSwitch:
         )
         if late:
             self._call(where.manager, "restart", "--", *late)
+        self._cancel_starts(where.manager, sorted({timer.unit for timer in timers}))
+
+    def _cancel_starts(self, manager: Manager, services: Collection[str]) -> None:
+        """Cancel starts that wait for another unit (After=): they would begin when the fence is gone."""
+        words = ("--no-pager", "--property=Id,Job,SubState", "--", *services)
+        for block in systemd_show.blocks(self._call(manager, "show", *words)):
+            job = block.get("Job", [""])[-1]
+            if block.get("SubState") in (["dead"], ["failed"]) and job not in {"", "0"}:
+                self._systemd.call("systemctl", manager, "cancel", job, check=False)
 
     # --- what the services do
 

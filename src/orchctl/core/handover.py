@@ -27,7 +27,7 @@ class Step(StrEnum):
     CRON_OFF = "cron-off"
     """The crontab lines are commented out, or, where the operator asked for it, look at the owner file."""
     COMMIT = "commit"
-    """The owner file is there: from its `since` on, slots are Prefect's."""
+    """The owner file is there: from its `since` on, slots are Prefect's (of a job with crontab lines, after GRANT)."""
     TIMERS_OFF = "timers-off"
     """The legacy timers are stopped, and nothing starts them at boot."""
     GRANT = "grant"
@@ -61,13 +61,17 @@ CUTOVER: tuple[Step, ...] = (
     Step.ARM,
     Step.FENCE,
     Step.SCHEDULE,
-    Step.CRON_OFF,
     Step.COMMIT,
     Step.TIMERS_OFF,
+    Step.CRON_OFF,
     Step.GRANT,
     Step.CATCH_UP,
 )
-"""From legacy to Prefect. Before COMMIT everything can be undone, and legacy runs; from COMMIT on it is finished."""
+"""From legacy to Prefect. Before COMMIT everything can be undone, and legacy runs; from COMMIT on it is finished.
+
+cron has no fence: the owner file of a job with crontab lines owns no slot before GRANT, so that cron may run the job
+until its lines are out, and what fell due after that is granted.
+"""
 
 UNDO: tuple[Step, ...] = (Step.CRON_ON, Step.UNFENCE, Step.DISARM, Step.RESTORE)
 """What takes back a cutover that has not committed."""

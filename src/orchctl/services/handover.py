@@ -362,8 +362,7 @@ class _Loop:
 
     def _held(self) -> float | None:
         """Return for how long neither side could begin a run: commit to `since`, or draining to release."""
-        names = ("committed_at", "since") if self.opened.kind == "cutover" else ("drained_at", "released_at")
-        start, end = map(self._fact, names)
+        start, end = self._fact("held_from"), self._fact("since" if self.opened.kind == "cutover" else "released_at")
         return None if start is None or end is None else max(0.0, (end - start).total_seconds())
 
     def _fact(self, name: str) -> datetime | None:

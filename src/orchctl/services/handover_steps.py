@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchctl.core.catalog import Catalog, Job
@@ -28,6 +28,8 @@ from orchctl.services.handover_ports import (
 AHEAD = timedelta(seconds=1)
 """How far in the future of its own writing a cutover's `since` lies: it must be after the owner file has appeared, or
 a slot between the two would be run by legacy, which is not fenced yet, and by Prefect, whose it is."""
+NOT_YET = datetime(9999, 1, 1, tzinfo=UTC)
+"""The `since` of an owner file that owns no slot yet: of a job that cron may still run."""
 _SPARE = timedelta(milliseconds=100)
 LOCK_POLL_S = 0.2
 
@@ -122,7 +124,7 @@ class Steps:
             Step.ARM: lambda: self.opened.confirm_by is None or hands.confirm.is_armed(name),
             Step.FENCE: lambda: hands.timers.is_fenced(name, snapshot),
             # After the commit it is status, not this handover, that says when somebody has paused it.
-            Step.SCHEDULE: lambda: Step.SCHEDULE in self.done or hands.prefect.is_scheduled(name),
+            Step.SCHEDULE: lambda: self.owner() is not None or hands.prefect.is_scheduled(name),
             Step.CRON_OFF: lambda: hands.cron.are_off(name, snapshot),
             Step.COMMIT: lambda: self.owner() is not None,
             Step.TIMERS_OFF: lambda: hands.timers.are_off(snapshot),
@@ -171,7 +173,7 @@ class Steps:
 
     def _commit(self) -> None:
         """Let the owner file appear before its `since`. Where the disk takes longer than that, it does not appear."""
-        hands, since = self.hands, self.hands.now() + AHEAD
+        hands, since = self.hands, NOT_YET if self.snapshot.cron else self.hands.now() + AHEAD
         owner = Owner(since, False, None, self.opened.id, self.opened.confirm_by)
         if not hands.owners.create(self.name, owner, still=lambda: hands.now() < since - _SPARE):
             return
@@ -179,7 +181,9 @@ class Steps:
         if there >= since:  # this process was stopped in between
             owner = replace(owner, since=there)
             hands.owners.replace(self.name, owner)
-        self.facts |= {"committed_at": format_exact(there), "since": format_exact(owner.since)}
+        self.facts["committed_at"] = format_exact(there)
+        if owner.since != NOT_YET:
+            self.facts["since"] = format_exact(owner.since)
 
     def _timers_off(self) -> None:
         # systemd forgets a service, and when it ran, once no timer refers to it. It is fenced: nothing runs after this.
@@ -196,6 +200,8 @@ class Steps:
 
     def _grant(self) -> None:
         hands, owner = self.hands, self._owner_file()
+        if owner.since == NOT_YET:
+            owner = replace(owner, since=hands.now())
         while (wait := (owner.since - hands.now()).total_seconds()) > 0:
             hands.sleep(wait)
         last = self._see_last_start()
@@ -217,11 +223,18 @@ class Steps:
             self.facts["dropped"] = [format_exact(slot) for slot in doubt.dropped]
             self.facts["first_slot"] = format_exact(doubt.first) if doubt.first is not None else None
             self.notes += doubt.notes
-        hands.owners.replace(self.name, replace(self._owner_file(), granted=granted))
+        hands.owners.replace(self.name, replace(self._owner_file(), since=owner.since, granted=granted))
         self.facts |= {
             "since": format_exact(owner.since),
+            "held_from": format_exact(self.done[Step.CRON_OFF])
+            if self._cron_went()
+            else self.facts.get("committed_at"),
             "granted": [format_exact(slot) for slot in granted],
         }
+
+    def _cron_went(self) -> bool:
+        """Whether cron could run the job until its lines were out."""
+        return bool(self.snapshot.cron) and Step.CRON_OFF in self.done
 
     def _catch_up(self) -> None:
         self.facts["runs"] = list(self.hands.prefect.catch_up(self.name, self._owner_file().granted or ()))
@@ -244,7 +257,7 @@ class Steps:
             return
         # Slots that were granted to Prefect are its own too; which they are is not known before they are found.
         since = None if owner.granted is None else format_exact(min((owner.since, *owner.granted)))
-        self.facts |= {"drained_at": format_exact(self.hands.now()), "since": since}
+        self.facts |= {"held_from": format_exact(self.hands.now()), "since": since}
         self.hands.owners.replace(self.name, replace(owner, draining=True))
 
     def _idle(self) -> None:
@@ -288,7 +301,10 @@ class Steps:
         hands, slot = self.hands, max(missed)
         # Asked now: finding out what was missed takes seconds, in which the timer goes on.
         last = hands.timers.last_start(self.snapshot)
+        self.facts["dropped"] = [format_exact(each) for each in sorted(missed) if each != slot]
         if (last is not None and last >= slot) or hands.timers.will_run(self.snapshot, released):
+            self.notes.append(f"nobody ran the slot {slot:%Y-%m-%d %H:%M:%S}Z: legacy's own next run is for it too")
+            self.facts["served"] = format_exact(slot)
             return
         if self.facts.get("owed_in", hands.boot_id) != hands.boot_id:
             return  # it was begun before a reboot, which systemd does not remember; twice would be worse than not
@@ -303,7 +319,6 @@ class Steps:
             )
         else:
             self.facts["owed"] = {"slot": format_exact(slot), "service": service, "at": format_exact(begun)}
-            self.facts["dropped"] = [format_exact(each) for each in sorted(missed) if each != slot]
 
     def _clear(self) -> None:
         self.facts["cancelled"] = self.hands.prefect.clear(self.name)
