@@ -299,8 +299,10 @@ class Stage:
 
     def given_up(self) -> set[float]:
         """Return the slots that nobody ran and of which a rollback said so: legacy's next run was for all of them."""
-        told = [(facts.get("dropped") or []) + [facts["served"]] * ("served" in facts) for facts in self.facts()]
-        return {seconds(slot) for each in told for slot in each}
+        facts = self.facts()
+        told = [slot for found in facts for slot in found.get("dropped") or ()]
+        told += [found["served"] for found in facts if "served" in found]
+        return set(map(seconds, told))
 
     def history(self, first: float, last: float) -> list[Entry]:
         """Return what happened to the slots from `first` to `last`, for `invariants.check`."""
@@ -410,6 +412,7 @@ def start_prefect(box: Box, root: Path, *, units: str = _UNITS) -> str:
     box.systemctl("start", SERVER)
     eventually(lambda: answers(url), within=120)
     box.systemctl("start", WORKER)
+    eventually(lambda: ask(url, "work_pools/filter", {}), within=120)  # it makes its pool
     return url
 
 

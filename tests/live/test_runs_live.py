@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 import live_runs
+from orchctl.adapters.owners import Owners
 from orchctl.core.names import format_instant, parse_instant
 from orchctl.core.remote import RemoteRun
+from orchctl.core.slots import Owner
 from support import Live, Project, eventually
 
 PASSWORD, URL_PASSWORD = "hunter2-of-the-env", "hunter2-of-the-url"
@@ -61,10 +63,8 @@ def own_jobs(project: Project, slot: datetime) -> None:
     }
     for name, job in jobs.items():
         project.jobs[name] = {"command": [note], "schedules": ["minutely"], **job}
-    owners = project.state_dir / "owners"
-    owners.mkdir(parents=True)
     for name, since in (("owned", slot), ("owned-later", slot + timedelta(seconds=1))):
-        (owners / f"{name}.json").write_text(json.dumps({"since": format_instant(since)}))
+        Owners(project.state_dir).replace(name, Owner(since, draining=False))
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,8 @@ def _read_clock(world: World, work: Work, number: int, scope: int, setup: Setup,
 def _create(world: World, work: Work, number: int, scope: int, setup: Setup, rules: Rules) -> Effect:
     if world.owner is not None:
         return world, work, ()
-    world, log = _owner(world, number, Mark(FAR if rules.since_after_appearance else work.slot, False, None))
+    since = work.slot if not rules.since_after_appearance else FAR if setup.cron else world.now + 1
+    world, log = _owner(world, number, Mark(since, False, None))
     return world, work, log
 
 
@@ -148,7 +149,7 @@ def _grant(world: World, work: Work, number: int, scope: int, setup: Setup, rule
         return world, work, ()
     if rules.grant_waits and _on_its_way(world):
         return None
-    since = world.now + 1 if rules.since_after_appearance else mark.since
+    since = world.now + 1 if mark.since == FAR else mark.since
     if since > world.now + 1:
         return None
     claimed = {claim.slot for claim in world.claims}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from model.rules import Order, Rules, followed
+from model.rules import Order, Rules
 from model.world import Setup
 from orchctl.core import handover as protocol
 from orchctl.core.handover import Step
@@ -28,19 +28,15 @@ def _moved(order: Order, step: Step, *, before: Step | None) -> Order:
 
 
 def _cutover(step: Step, *, before: Step | None) -> Rules:
-    return Rules(
-        change=lambda order: _moved(followed(order), step, before=before) if order is protocol.CUTOVER else order
-    )
+    return Rules(change=lambda order: _moved(order, step, before=before) if order is protocol.CUTOVER else order)
 
 
 def _rollback(step: Step, *, before: Step | None) -> Rules:
-    return Rules(
-        change=lambda order: _moved(followed(order), step, before=before) if order is protocol.ROLLBACK else order
-    )
+    return Rules(change=lambda order: _moved(order, step, before=before) if order is protocol.ROLLBACK else order)
 
 
 def _without(*steps: Step) -> Rules:
-    return Rules(change=lambda order: tuple(each for each in followed(order) if each not in steps))
+    return Rules(change=lambda order: tuple(each for each in order if each not in steps))
 
 
 def _always_undo(kind: protocol.Kind, *, owned: bool, resumed: bool) -> Order:

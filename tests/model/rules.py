@@ -10,31 +10,13 @@ from orchctl.core.handover import Step
 
 Order = tuple[Step, ...]
 
-_MENDED = {
-    protocol.CUTOVER: (
-        Step.ARM,
-        Step.FENCE,
-        Step.SCHEDULE,
-        Step.COMMIT,
-        Step.TIMERS_OFF,
-        Step.CRON_OFF,
-        Step.GRANT,
-        Step.CATCH_UP,
-    )
-}
-
-
-def followed(order: Order) -> Order:
-    """Return the order that is played."""
-    return _MENDED.get(order, order)
-
 
 @dataclass(frozen=True)
 class Rules:
     """What holds together make the invariants. Each field but the orders is one habit of the code."""
 
     order: Callable[..., Order] = protocol.order
-    change: Callable[[Order], Order] = followed
+    change: Callable[[Order], Order] = lambda order: order
     """What a mutant makes of an order."""
     host_lock: bool = True
     job_lock_is_held: bool = True
@@ -44,7 +26,9 @@ class Rules:
     """A run that does not get the lock asks whether a handover has it, which is not `skipped`."""
     claims_are_exclusive: bool = True
     since_after_appearance: bool = True
-    """The owner file appears owning nothing; its `since` is the instant at which the slots in doubt are granted."""
+    """The owner file appears before its `since`, or, where there is a crontab line, owning nothing: then its `since` is
+    the instant at which the slots in doubt are granted.
+    """
     grants: bool = True
     grant_waits: bool = True
     """The slots in doubt are looked for when no legacy start is on its way."""

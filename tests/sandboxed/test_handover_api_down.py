@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import tomli_w
@@ -32,6 +34,7 @@ WAITING = ("Late", "Pending", "AwaitingConcurrencySlot", "AwaitingRetry")
 STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
 SOME = ("closed", "hung", "503", "reset", "garbage", "slow", "unauthorised")
 KINDS = broken_api.KINDS if STRESS else SOME
+SLOW_S = 1.5
 DRY_S = 0.8
 """How long `rollback --dry-run` may take. Where it takes longer, the machine is busy, and a rollback has longer."""
 JOBS = {kind: f"job-{number}" for number, kind in enumerate(KINDS)}
@@ -157,6 +160,37 @@ def left_for_a_worker(site: Site, job: str) -> Sequence[Any]:
     return site.api.waiting_runs([found.id])
 
 
+@contextlib.contextmanager
+def trouble(kind: str, real: str) -> Iterator[str]:
+    """Yield the address of an API in trouble; a slow one is the real one, whose every answer takes a while."""
+    if kind != "slow":
+        with broken_api.api(kind) as url:
+            yield url
+        return
+    address = urlsplit(real)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket, delay_s: float) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(delay_s)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                upstream = socket.create_connection((address.hostname, address.port))
+                for ends in ((client, upstream, 0.0), (upstream, client, SLOW_S)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        server.shutdown(socket.SHUT_RDWR)
+
+
 def slowness(site: Site, job: str, url: str) -> float:
     """Return how many times too slow this machine is just now: a dry run starts up, and does no more."""
     begun = time.monotonic()
@@ -171,7 +205,7 @@ def test_a_rollback_makes_legacy_active_whatever_the_api_does_and_what_is_owed_i
     for kind in kinds:
         job = JOBS[kind]
         assert not starts(site, job)  # the fence
-        with broken_api.api(kind) as url:
+        with trouble(kind, site.api.shown) as url:
             slow = slowness(site, job, url)
             done, took = rolled_back(site, job, url)
         print(f"\n{kind}: legacy after {took:.1f} s (machine {slow:.1f} times too slow)")
@@ -179,10 +213,11 @@ def test_a_rollback_makes_legacy_active_whatever_the_api_does_and_what_is_owed_i
         violations = invariants.check([entry])
         assert not violations, f"{violations[0]}\n{done.stderr}"
         assert done.returncode == 0, done.stderr
-        assert "owed" in done.stdout + done.stderr
+        assert "owed" in done.stdout + done.stderr or kind == "slow"
     jobs = {JOBS[kind] for kind in kinds}
-    assert {job for job, codes in site.problems().items() if "debt" in codes} == jobs
-    assert all(left_for_a_worker(site, job) for job in jobs)
+    owed = {JOBS[kind] for kind in kinds if kind != "slow"}
+    assert {job for job, codes in site.problems().items() if "debt" in codes} - {JOBS.get("slow")} == owed
+    assert all(left_for_a_worker(site, job) for job in owed)
     paid = site.orchctl(pays, *(["--yes"] if pays == "sync" else []))
     assert paid.returncode == 0, paid.stdout + paid.stderr
     assert not any(left_for_a_worker(site, job) for job in jobs)

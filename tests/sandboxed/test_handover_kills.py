@@ -28,7 +28,7 @@ LANES: tuple[tuple[Sequence[str], Sequence[str]], ...] = (
     (("system", "user"), ("--confirm-within", "24h")),
 )
 """Sandboxes side by side, for a handover waits more than it works: scopes, and options of the cutover."""
-SEQUENCES = 10_000 if STRESS else 64
+SEQUENCES = (10_000, 10_000, 10_000) if STRESS else (80, 80, 32)
 """How many commands are killed or fail in each lane, at most; in about each, `recover` is too."""
 RECOVERS = tuple(
     Fault(call, number, None, f"{call} of recover")
@@ -101,7 +101,7 @@ def test_commands_that_are_killed_or_fail_at_any_call_leave_what_one_recover_put
     alike = [[other for other in range(len(LANES)) if LANES[other] == each] for each in LANES]
     with ThreadPoolExecutor(len(jobs)) as pool:
         running = [
-            pool.submit(work, job, (alike[number].index(number), len(alike[number])), SEQUENCES)
+            pool.submit(work, job, (alike[number].index(number), len(alike[number])), SEQUENCES[number])
             for number, job in enumerate(jobs)
         ]
         done = sum((each.result() for each in running), Counter[str]())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import tomli_w
 
 from box import USER, Box
+from orchctl.adapters.owners import Owners
+from orchctl.core.slots import Owner
 
 MANY = 200
 NOBODY = "http://127.0.0.1:9/api"
@@ -89,9 +92,7 @@ def test_what_is_wrong_on_a_real_host_is_found(box: Box) -> None:
     box.systemctl("disable", "--quiet", "--now", "stopped.timer")
     names = ("back", "stopped", "fine", "gone")
     places = catalog(box, {name: {"legacy": [{"timer": f"{name}.timer"}]} for name in names})
-    owners = Path(box.share, "state", "owners")
-    owners.mkdir(parents=True, exist_ok=True)
-    (owners / "back.json").write_text('{"since": "2026-01-01T00:00:00Z", "draining": false}')
+    Owners(Path(box.share, "state")).replace("back", Owner(datetime(2026, 1, 1, tzinfo=UTC), draining=False))
     done = box.orchctl(*places, "status", "--check", "--json")
     data = json.loads(done.stdout)["data"]
     found = {job["job"]: [each["code"] for each in job["problems"]] for job in data["jobs"]}
@@ -107,4 +108,4 @@ def test_what_is_wrong_on_a_real_host_is_found(box: Box) -> None:
     assert block.returncode == 0
     assert "back.timer (system) is on although Prefect owns the job" in block.stdout
     assert re.search(r"trigger +back\.timer \(system\): on, enabled, next \d{4}-", block.stdout)
-    (owners / "back.json").unlink()
+    Owners(Path(box.share, "state")).remove("back")

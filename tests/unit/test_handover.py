@@ -85,7 +85,7 @@ def test_slots_before_since_are_prefects_only_where_they_were_granted(host: Host
     cutover(host)
     owner = host.owners.read("score")
     assert owner is not None
-    assert begun + timedelta(seconds=1) < owner.since < host.now
+    assert begun + timedelta(seconds=2) < owner.since < host.now
 
 
 @pytest.mark.parametrize("after", [False, True])

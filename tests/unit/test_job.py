@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from desk import DIGEST, LEGACY, SLOT, Desk
 from orchctl.adapters.claims import Locks
 from orchctl.adapters.owners import Owners
+from orchctl.core import sealed
 from orchctl.core.names import format_instant, run_id, slot_name
 from orchctl.core.slots import Owner
 from orchctl.errors import StateBroken
@@ -59,8 +61,10 @@ def test_step_1_a_slot_of_prefect_runs(desk: Desk, owner: Owner) -> None:
     assert desk.ran() == 1
 
 
-def owner_file(path: Path, *, content: str = '{"since": "2025-12-01T00:00:00Z"}') -> None:
-    path.write_text(content)
+def owner_file(path: Path, *, content: str | None = None, **said: object) -> None:
+    """Write an owner file that is as it should be but for what is said, or for its whole content."""
+    whole = json.dumps(sealed.seal({"since": "2025-12-01T00:00:00Z", **said}))
+    path.write_text(whole if content is None else content)
     path.chmod(0o600)
 
 
@@ -79,13 +83,14 @@ def open_to_all(path: Path) -> None:
     [
         lambda path: owner_file(path, content="{"),
         lambda path: owner_file(path, content="[]"),
-        lambda path: owner_file(path, content="{}"),
-        lambda path: owner_file(path, content='{"since": "yesterday"}'),
-        lambda path: owner_file(path, content='{"since": "2025-12-01T00:00:00Z", "draining": "no"}'),
+        lambda path: owner_file(path, since=None),
+        lambda path: owner_file(path, since="yesterday"),
+        lambda path: owner_file(path, draining="no"),
+        lambda path: owner_file(path, content='{"since": "2025-12-01T00:00:00Z"}'),
         linked,
         open_to_all,
     ],
-    ids=["torn", "a list", "no since", "no instant", "no boolean", "a symlink", "world-writable"],
+    ids=["torn", "a list", "no since", "no instant", "no boolean", "no checksum", "a symlink", "world-writable"],
 )
 def test_step_1_an_owner_file_that_cannot_be_believed_runs_nothing(desk: Desk, write: Callable[[Path], None]) -> None:
     path = desk.state / "owners" / "job.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchctl.adapters.state_folder import StateFolder
+from orchctl.core import sealed
 from orchctl.core.names import format_exact, format_instant, is_name, is_run_id, parse_instant
 from orchctl.core.slots import Owner
 from orchctl.errors import StateBroken
@@ -62,18 +63,21 @@ class Owners:
 
 
 def _to_json(owner: Owner) -> dict[str, Any]:
-    return {
+    said = {
         "since": format_exact(owner.since),
         "draining": owner.draining,
         "granted": None if owner.granted is None else [format_exact(slot) for slot in owner.granted],
         "handover": owner.handover,
         "confirm_by": None if owner.confirm_by is None else format_instant(owner.confirm_by),
     }
+    return sealed.seal(said)
 
 
 def _owner(data: Any) -> Owner:
     if not isinstance(data, dict):
         raise ValueError("it is no table")
+    if not sealed.is_whole(data):
+        raise ValueError("its checksum is another: it was damaged, or written by hand")
     draining, handover, confirm_by = data.get("draining", False), data.get("handover"), data.get("confirm_by")
     granted = data.get("granted", [])
     if not isinstance(draining, bool):

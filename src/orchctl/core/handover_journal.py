@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from orchctl.core import sealed
 from orchctl.core import snapshot as snapshots
 from orchctl.core.handover import Kind, Step
 from orchctl.core.names import format_instant, is_name, is_run_id, parse_instant
@@ -84,20 +85,22 @@ class Handover:
 def opening(opened: Opened) -> bytes:
     """Return the first line of a journal."""
     return _line(
-        {
-            "version": VERSION,
-            "handover": opened.id,
-            "kind": opened.kind,
-            "job": opened.job,
-            "at": format_instant(opened.at),
-            "command": opened.command,
-            "snapshot": snapshots.to_json(opened.snapshot),
-            "digest": opened.digest,
-            "waived": dict(opened.waived),
-            "confirm_by": format_instant(opened.confirm_by) if opened.confirm_by else None,
-            "now": opened.now,
-            "of": opened.of,
-        }
+        sealed.seal(
+            {
+                "version": VERSION,
+                "handover": opened.id,
+                "kind": opened.kind,
+                "job": opened.job,
+                "at": format_instant(opened.at),
+                "command": opened.command,
+                "snapshot": snapshots.to_json(opened.snapshot),
+                "digest": opened.digest,
+                "waived": dict(opened.waived),
+                "confirm_by": format_instant(opened.confirm_by) if opened.confirm_by else None,
+                "now": opened.now,
+                "of": opened.of,
+            }
+        )
     )
 
 
@@ -155,8 +158,10 @@ def _object(text: bytes) -> dict[str, Any]:
 def _opened(data: Mapping[str, Any]) -> Opened:
     if data.get("version") != VERSION:
         raise ValueError(f"version {data.get('version')!r:.40} is not {VERSION}")
+    if not sealed.is_whole(data):
+        raise ValueError("its checksum is another: it was damaged, or written by hand")
     kind, job, waived = data.get("kind"), data.get("job"), data.get("waived")
-    if kind not in {"cutover", "rollback"}:
+    if kind not in ("cutover", "rollback"):
         raise ValueError(f"kind {kind!r:.40}")
     if not isinstance(job, str) or not is_name(job):
         raise ValueError(f"job {job!r:.80}")
@@ -184,7 +189,7 @@ def _opened(data: Mapping[str, Any]) -> Opened:
 
 def _record(data: Mapping[str, Any]) -> Record:
     phase, note, more = data.get("phase"), data.get("note"), data.get("data")
-    if phase not in {"begun", "done", "failed", "owed"} or not isinstance(note, str | None):
+    if phase not in ("begun", "done", "failed", "owed") or not isinstance(note, str | None):
         raise ValueError(f"phase {phase!r:.40}")
     if not isinstance(more, dict):
         raise ValueError("data is no table")
@@ -193,7 +198,7 @@ def _record(data: Mapping[str, Any]) -> Record:
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     outcome = data["outcome"]
-    if outcome not in {"done", "undone", "superseded"}:
+    if outcome not in ("done", "undone", "superseded"):
         raise ValueError(f"outcome {outcome!r:.40}")
     found: Outcome = outcome
     return found

@@ -25,12 +25,13 @@ from orchctl.services.handover_ports import (
     TimerSwitch,
 )
 
-AHEAD = timedelta(seconds=1)
+AHEAD = timedelta(seconds=2)
 """How far in the future of its own writing a cutover's `since` lies: it must be after the owner file has appeared, or
 a slot between the two would be run by legacy, which is not fenced yet, and by Prefect, whose it is."""
 NOT_YET = datetime(9999, 1, 1, tzinfo=UTC)
 """The `since` of an owner file that owns no slot yet: of a job that cron may still run."""
-_SPARE = timedelta(milliseconds=100)
+_SPARE = timedelta(seconds=1.5)
+_CRON_SETTLES = timedelta(seconds=10)
 LOCK_POLL_S = 0.2
 
 
@@ -74,6 +75,7 @@ class Steps:
     before: Handover | None = None
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    begun: dict[Step, datetime] = field(default_factory=dict)
     done: dict[Step, datetime] = field(default_factory=dict)
     lock: JobLock | None = None
     note_facts: Callable[[Step], None] = lambda _step: None
@@ -85,6 +87,8 @@ class Steps:
             self.facts |= record.data
             if record.phase == "done":
                 self.done[record.step] = record.at
+            elif record.phase == "begun":
+                self.begun[record.step] = record.at
 
     def job(self) -> Job | None:
         """Return the job, None where no catalog knows it (any more)."""
@@ -217,7 +221,7 @@ class Steps:
                 since=owner.since,
                 last=last,
                 committed=self._instant("committed_at"),
-                cron_off=self.done.get(Step.CRON_OFF),
+                cron_off=self._cron_off(),
             )
             granted = doubt.granted
             self.facts["dropped"] = [format_exact(slot) for slot in doubt.dropped]
@@ -231,6 +235,13 @@ class Steps:
             else self.facts.get("committed_at"),
             "granted": [format_exact(slot) for slot in granted],
         }
+
+    def _cron_off(self) -> datetime | None:
+        """Return from when on cron ran nothing. Killed before that was recorded, it is at most this much after the
+        step began: where a minute ends within that, the step waits for it, and cron runs what is due in it.
+        """
+        begun = self.begun.get(Step.CRON_OFF)
+        return self.done.get(Step.CRON_OFF) or (begun + _CRON_SETTLES if begun is not None else None)
 
     def _cron_went(self) -> bool:
         """Whether cron could run the job until its lines were out."""
