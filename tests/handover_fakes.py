@@ -322,5 +322,8 @@ class _Slots:
     def missed_by_legacy(self, *_: Any, **__: Any) -> Doubt:
         return Doubt(self.host.missed_legacy)
 
+    def last_run(self, *_: Any) -> datetime | None:
+        return None
+
     def missed_by_prefect(self, *_: Any, **__: Any) -> Doubt:
         return Doubt(self.host.missed_prefect)

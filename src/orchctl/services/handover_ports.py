@@ -222,6 +222,7 @@ class Slots(Protocol):
         committed: datetime | None,
         cron_off: datetime | None,
     ) -> Doubt: ...
+    def last_run(self, job: Job) -> datetime | None: ...  # noqa: D102
     def missed_by_prefect(  # noqa: D102
         self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime
     ) -> Doubt: ...

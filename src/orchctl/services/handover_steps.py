@@ -299,7 +299,9 @@ class Steps:
             self.notes.append("no catalog knows the job any more: slots that nobody ran could not be found")
         elif missed := self._missed(catalog, released):
             self._run_once(missed, released)
-        self.facts["woken"] = list(hands.timers.wake(self.snapshot, hands.timers.last_start(self.snapshot)))
+        job = self.job()
+        seen = (hands.timers.last_start(self.snapshot), hands.slots.last_run(job) if job is not None else None)
+        self.facts["woken"] = list(hands.timers.wake(self.snapshot, max(filter(None, seen), default=None)))
 
     def _missed(self, catalog: Catalog, released: datetime) -> tuple[datetime, ...]:
         job = catalog.jobs[self.name]

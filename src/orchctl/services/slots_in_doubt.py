@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from orchctl.core import cadence, slots
 from orchctl.core.catalog import Catalog, CronTrigger, Job
+from orchctl.core.manifest import Run
 from orchctl.core.snapshot import Snapshot
+from orchctl.core.status import is_execution
 from orchctl.errors import OrchctlError
 from orchctl.services import compare, timers
 from orchctl.services.handover_ports import Doubt
@@ -85,14 +87,21 @@ class SlotsInDoubt:
         granted = missed if job.catchup == "all" else missed[-1:]
         return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
 
+    def last_run(self, job: Job) -> datetime | None:
+        """Return when either side ran the job last by the manifests of the last days, None where they do not tell."""
+        return max((run.started_at for run in self._recorded(job, self.now()) if is_execution(run)), default=None)
+
     def _last_recorded(self, job: Job, before: datetime) -> datetime | None:
         """Return when legacy ran last by the manifests of the last days: systemd forgets with the boot."""
-        days = {(before - timedelta(days=back)).date() for back in range(DAYS_BACK + 1)}
+        starts = (run.started_at for run in self._recorded(job, before) if run.origin != "prefect")
+        return max((start for start in starts if start < before), default=None)
+
+    def _recorded(self, job: Job, before: datetime) -> Iterator[Run]:
         tree = self.tree(job.data_root)
-        runs = (run for day in sorted(days) for run in tree.events(day, skipped=[]) if run.job == job.name)
-        return max(
-            (run.started_at for run in runs if run.origin != "prefect" and run.started_at < before), default=None
-        )
+        for back in range(DAYS_BACK + 1):
+            for run in tree.events((before - timedelta(days=back)).date(), skipped=[]):
+                if run.job == job.name:
+                    yield run
 
     @staticmethod
     def _window(job: Job) -> timedelta:
