@@ -20,7 +20,7 @@ from orchctl.adapters.sandbox import Sandbox
 
 USER = "bench"
 CLOSED = "http://127.0.0.1:9/api"
-WAIVED = ("worker", "cadence", "runs", "clock", "idle")
+WAIVED = ("worker", "ahead", "cadence", "runs", "clock", "idle")
 CASES = {"one": ("system",), "both": ("system", "user")}
 _PLACES = {"system": "/etc/systemd/system", "user": f"/home/{USER}/.config/systemd/user"}
 _MOMENTS = {
@@ -89,7 +89,7 @@ def _host(place: Place) -> Iterator[Callable[..., Mapping[str, Moments]]]:
                 ):
                     began = time.time()
                     call(url, command, job, "--yes", *words)
-                    found[command] = {"began": began, "ended": time.time(), **_journal(state)}
+                    found[command] = {"began": began, "ended": time.time(), **_journal(state, command)}
                 call(place.url, "recover")
                 return found
 
@@ -122,10 +122,10 @@ def _orchctl(inside: Sandbox, environment: Mapping[str, str], url: str, *words: 
         raise RuntimeError(f"orchctl {' '.join(words[:2])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
-def _journal(state: Path) -> Moments:
-    """Return the moments that the newest handover's journal tells, as seconds of the epoch."""
-    newest = max(Path(state, "handovers").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    lines = [json.loads(line) for line in newest.read_text().splitlines()]
+def _journal(state: Path, kind: str) -> Moments:
+    """Return the moments that the newest journal of a kind tells, as seconds of the epoch."""
+    every = [path.read_text().splitlines() for path in sorted(Path(state, "handovers").glob("*.jsonl"))]
+    lines = [list(map(json.loads, each)) for each in every if json.loads(each[0])["kind"] == kind][-1]
     found = dict[str, str]()
     for line in lines[1:]:
         found |= {key: value for key, value in (line.get("data") or {}).items() if key in _FACTS and value}

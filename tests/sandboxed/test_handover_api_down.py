@@ -169,6 +169,7 @@ def trouble(kind: str, real: str) -> Iterator[str]:
         return
     address = urlsplit(real)
     server = socket.create_server(("127.0.0.1", 0))
+    held = [server]
 
     def pump(source: socket.socket, target: socket.socket, delay_s: float) -> None:
         with contextlib.suppress(OSError):
@@ -182,13 +183,18 @@ def trouble(kind: str, real: str) -> Iterator[str]:
             while True:
                 client, _ = server.accept()
                 upstream = socket.create_connection((address.hostname, address.port))
+                held.extend((client, upstream))
                 for ends in ((client, upstream, 0.0), (upstream, client, SLOW_S)):
                     threading.Thread(target=pump, args=ends, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
-    with server:
+    try:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/api"
-        server.shutdown(socket.SHUT_RDWR)
+    finally:
+        for each in held:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # whoever waits for it goes on
+            each.close()
 
 
 def slowness(site: Site, job: str, url: str) -> float:
