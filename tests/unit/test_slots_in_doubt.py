@@ -202,6 +202,14 @@ def test_a_later_slot_that_ran_makes_an_earlier_one_stale_one_that_was_skipped_d
     assert host.by_prefect(since=-6, released=3).granted == ()
 
 
+def test_a_granted_slot_that_is_on_no_schedule_of_prefects_is_owed_too(host: Host) -> None:
+    host.ran(0, "success")
+    catalog = host.catalog
+    slots, job = host.slots(), catalog.jobs["job"]
+    found = slots.missed_by_prefect(catalog, job, since=at(-1), released_at=at(3), granted=[at(1)])
+    assert found.granted == (at(1),)
+
+
 def test_slots_before_since_were_legacys(host: Host) -> None:
     assert host.by_prefect(since=1, released=3).granted == ()
     assert host.by_prefect(since=None, released=3).granted == (at(0),)

@@ -6,7 +6,7 @@ raise OrchctlError where they get no answer: then the handover stops, and is gon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -224,5 +224,11 @@ class Slots(Protocol):
     ) -> Doubt: ...
     def last_run(self, job: Job) -> datetime | None: ...  # noqa: D102
     def missed_by_prefect(  # noqa: D102
-        self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime
+        self,
+        catalog: Catalog,
+        job: Job,
+        *,
+        since: datetime | None,
+        released_at: datetime,
+        granted: Collection[datetime] = (),
     ) -> Doubt: ...

@@ -269,6 +269,7 @@ class Steps:
         # Slots that were granted to Prefect are its own too; which they are is not known before they are found.
         since = None if owner.granted is None else format_exact(min((owner.since, *owner.granted)))
         self.facts |= {"held_from": format_exact(self.hands.now()), "since": since}
+        self.facts["were_granted"] = [format_exact(slot) for slot in owner.granted or ()]
         self.hands.owners.replace(self.name, replace(owner, draining=True))
 
     def _idle(self) -> None:
@@ -305,7 +306,10 @@ class Steps:
 
     def _missed(self, catalog: Catalog, released: datetime) -> tuple[datetime, ...]:
         job = catalog.jobs[self.name]
-        doubt = self.hands.slots.missed_by_prefect(catalog, job, since=self._instant("since"), released_at=released)
+        granted = [parse_instant(slot) for slot in self.facts.get("were_granted", ())]
+        doubt = self.hands.slots.missed_by_prefect(
+            catalog, job, since=self._instant("since"), released_at=released, granted=granted
+        )
         self.notes += doubt.notes
         return doubt.granted
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -71,21 +71,31 @@ class SlotsInDoubt:
         granted = missed if job.catchup == "all" else missed[-1:]
         return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes), first)
 
-    def missed_by_prefect(self, catalog: Catalog, job: Job, *, since: datetime | None, released_at: datetime) -> Doubt:
+    def missed_by_prefect(
+        self,
+        catalog: Catalog,
+        job: Job,
+        *,
+        since: datetime | None,
+        released_at: datetime,
+        granted: Collection[datetime] = (),
+    ) -> Doubt:
         """Return Prefect's slots before `released_at` that no run of its has run, as the catch-up policy has it.
 
-        `since`: slots before it were legacy's; None: not known.
+        `since`: slots before it were legacy's; None: not known. `granted` are some of those that were Prefect's all the
+        same, and may be on no schedule of its.
         """
         start = max(filter(None, (since, released_at - self._window(job))))
         notes: list[str] = []
-        found = self._prefect_slots(catalog, job, start, released_at, notes)
+        found = sorted({*self._prefect_slots(catalog, job, start, released_at, notes), *granted})
+        found = [slot for slot in found if slot >= start]
         status = {slot: self._status(job, slot) for slot in found}
         missed = [slot for slot in found if status[slot] in {None, "observed"}]
         if job.catchup != "all":
             later = max((slot for slot in found if status[slot] not in {None, "observed", "skipped"}), default=_BEFORE)
             missed = [slot for slot in missed if slot > later]
-        granted = missed if job.catchup == "all" else missed[-1:]
-        return Doubt(tuple(granted), tuple(slot for slot in missed if slot not in granted), tuple(notes))
+        owed = missed if job.catchup == "all" else missed[-1:]
+        return Doubt(tuple(owed), tuple(slot for slot in missed if slot not in owed), tuple(notes))
 
     def last_run(self, job: Job) -> datetime | None:
         """Return when either side ran the job last by the manifests of the last days, None where they do not tell."""

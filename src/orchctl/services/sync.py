@@ -13,7 +13,15 @@ from orchctl.core.deployments import TAG, Desired, digest_of
 from orchctl.core.names import is_name, nearest
 from orchctl.core.plan import Change, Gathered, Plan, patch_fields, plan, split_runs
 from orchctl.core.remote import RemoteDeployment
-from orchctl.errors import GateRefused, Interrupted, OrchctlError, PartialFailure, PrefectApiError, UsageError
+from orchctl.errors import (
+    GateRefused,
+    Interrupted,
+    OrchctlError,
+    PartialFailure,
+    PrefectApiError,
+    PrefectRejected,
+    UsageError,
+)
 from orchctl.services.ports import Applied, Prefect
 
 _AGAIN = "run `orchctl sync` again: it goes on from what is there"
@@ -124,7 +132,7 @@ def apply(
         # First: from here on a run of any deployment that names this digest finds its job.
         applied.write(catalog)
     for pool in proposed.pools:
-        prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
+        _create_pool(prefect, pool)
     done: list[Change] = []
     for change in proposed.changes:
         try:
@@ -138,6 +146,15 @@ def apply(
         progress(change)
     _verify(proposed, catalog, prefect, applied)
     return Synced(proposed, tuple(done))
+
+
+def _create_pool(prefect: Prefect, pool: str) -> None:
+    """Make a work pool; a worker that has just begun may have made it itself since the plan."""
+    try:
+        prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
+    except PrefectRejected as error:
+        if error.status != 409:
+            raise
 
 
 def _stopped(error: OrchctlError, change: Change, done: list[Change], proposed: Plan) -> OrchctlError:
