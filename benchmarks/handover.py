@@ -27,8 +27,8 @@ _MOMENTS = {
     "cutover: start of the command to commit": ("cutover", "began", "committed_at"),
     "cutover: commit to Prefect's first instant (held)": ("cutover", "committed_at", "since"),
     "cutover: the whole command": ("cutover", "began", "ended"),
-    "rollback: start of the command to draining": ("rollback", "began", "drained_at"),
-    "rollback: draining to legacy's first instant (held)": ("rollback", "drained_at", "released_at"),
+    "rollback: start of the command to draining": ("rollback", "began", "held_from"),
+    "rollback: draining to legacy's first instant (held)": ("rollback", "held_from", "released_at"),
     "rollback: start of the command to legacy's first instant": ("rollback", "began", "released_at"),
     "rollback: the whole command": ("rollback", "began", "ended"),
 }
@@ -132,4 +132,4 @@ def _journal(state: Path, kind: str) -> Moments:
     return {key: datetime.fromisoformat(value).timestamp() for key, value in found.items()}
 
 
-_FACTS = {"committed_at", "since", "drained_at", "released_at"}
+_FACTS = {"committed_at", "since", "held_from", "released_at"}

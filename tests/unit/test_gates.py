@@ -195,7 +195,7 @@ def test_the_steps_are_those_that_the_job_needs(desk: Desk, tmp_path: Path) -> N
     assert Step.ARM not in desk.table().steps
     assert desk.table(confirm=True).steps[0] is Step.ARM
     only_cron = made(tmp_path / "b", legacy=[{"cron": CRON, "user": "root"}]).table().steps
-    assert only_cron == (Step.SCHEDULE, Step.CRON_OFF, Step.COMMIT, Step.GRANT, Step.CATCH_UP)
+    assert only_cron == (Step.SCHEDULE, Step.COMMIT, Step.CRON_OFF, Step.GRANT, Step.CATCH_UP)
     assert Step.CRON_OFF not in made(tmp_path / "c", legacy=[{"timer": "job.timer"}]).table().steps
 
 
