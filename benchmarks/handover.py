@@ -53,7 +53,7 @@ def run(options: Options) -> Report:
         report.row(name, *(span_ms(spans[case]) for case in cases))
         report.raw[name] = spans
     report.notes.append("Median, smallest and largest. No run was going, and nothing was due.")
-    report.notes.append("A cutover holds the job for one second by design: until the `since` that it wrote.")
+    report.notes.append("A cutover holds the job for two seconds by design: until the `since` that it wrote.")
     return report
 
 
