@@ -103,7 +103,6 @@ class Host:
             event=lambda name, _job, _data: self.events.append(name),
             new_id=lambda: run_id(self.now, str(next(ids))),
             now=self._tick,
-            elapsed=self.now.timestamp,
             sleep=self._sleep,
             pid=1,
             boot_id="boot",

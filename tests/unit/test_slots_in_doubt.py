@@ -82,7 +82,7 @@ class Host:
             rule=self.rule,
             claims=self.claims,
             tree=Manifests,
-            bring_in=lambda job: self.brought.append(job.name),
+            bring_in=lambda job, _zone: self.brought.append(job.name),
             host_zone="UTC",
             boot_id=self.boot,
             now=lambda: NOON,

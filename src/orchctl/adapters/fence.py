@@ -42,11 +42,11 @@ class Fence:
 
     def is_up(self, job: str, snapshot: Snapshot) -> bool:
         """Whether each service has the drop-in, systemd has loaded it, and nothing takes it away."""
-        return all(self._is_up(job, snapshot, manager, names) for manager, names in _by_manager(snapshot))
+        return all(self._is_up(job, snapshot, manager, names) for manager, names in snapshot.services.items())
 
     def put_up(self, job: str, snapshot: Snapshot) -> None:
         """Write the drop-ins and have systemd load them. Repeatable."""
-        for manager, names in _by_manager(snapshot):
+        for manager, names in snapshot.services.items():
             for name in names:
                 if not name.endswith(".service"):
                     raise OrchctlError(f"{name} is no service: nothing can keep it from being started")
@@ -65,7 +65,7 @@ class Fence:
 
     def has_trace(self, job: str, snapshot: Snapshot) -> bool:
         """Whether anything of the fence is left: a file, a folder that was made for it, or in what is loaded."""
-        for manager, names in _by_manager(snapshot):
+        for manager, names in snapshot.services.items():
             where = unit_links.folders(self._systemd, manager)
             with acting_as(where.account):
                 if any(_files(where, name, job) for name in names):
@@ -78,7 +78,7 @@ class Fence:
 
     def take_down(self, job: str, snapshot: Snapshot) -> None:
         """Remove the drop-ins, and the folders that were made for them; have systemd load that. Repeatable."""
-        for manager, names in _by_manager(snapshot):
+        for manager, names in snapshot.services.items():
             where = unit_links.folders(self._systemd, manager)
             with acting_as(where.account):
                 for name in names:
@@ -184,12 +184,6 @@ class Fence:
             if os.geteuid() not in {0, status.st_uid}:
                 raise OrchctlError(f"{account.pw_name} may not search {folder}, and it is not ours to allow it")
             folder.chmod(stat.S_IMODE(status.st_mode) | 0o011)
-
-
-def _by_manager(snapshot: Snapshot) -> Iterator[tuple[Manager, list[str]]]:
-    managers = dict.fromkeys(manager for manager, _ in snapshot.services)
-    for manager in managers:
-        yield manager, [name for each, name in snapshot.services if each == manager]
 
 
 def _folder(where: Folders, name: str) -> Path:

@@ -19,7 +19,7 @@ from orchctl.adapters import timer_obstacles, timer_states, unit_links
 from orchctl.adapters.fence import Fence
 from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders, acting_as
-from orchctl.core import cadence, systemd_show, unit_text
+from orchctl.core import cadence, legacy_runs, systemd_show, unit_text
 from orchctl.core.catalog import Job, TimerTrigger
 from orchctl.core.legacy import Manager, Timer, Units
 from orchctl.core.snapshot import Link, Snapshot, TimerState
@@ -230,7 +230,7 @@ class TimerSwitch:
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            blocks = [block for each in _services(snapshot).items() for block in self._starts(*each)]
+            blocks = [block for each in snapshot.services.items() for block in self._starts(*each)]
             subs = {block.get("SubState", [""])[-1] for block in blocks}
             if not subs & _STARTING or time.monotonic() >= deadline:
                 break
@@ -253,12 +253,12 @@ class TimerSwitch:
     def is_running(self, snapshot: Snapshot) -> tuple[str, ...]:
         """Return the services that run now, as `x.service (system)`."""
         found = list[str]()
-        for manager, names in _services(snapshot).items():
+        for manager, names in snapshot.services.items():
             services = self._read(manager, names).services
             found += [
                 f"{name} ({manager})"
                 for name in names
-                if (each := services.get(name)) is not None and each.is_active and each.sub != "exited"
+                if (each := services.get(name)) is not None and legacy_runs.is_going(each)
             ]
         return tuple(found)
 
@@ -340,13 +340,6 @@ class TimerSwitch:
 
     def _call(self, manager: Manager, verb: str, *words: str) -> str:
         return self._systemd.call("systemctl", manager, verb, *words)
-
-
-def _services(snapshot: Snapshot) -> dict[Manager, list[str]]:
-    found: dict[Manager, list[str]] = {}
-    for manager, service in snapshot.services:
-        found.setdefault(manager, []).append(service)
-    return found
 
 
 def _sleeps(timer: Timer) -> bool:

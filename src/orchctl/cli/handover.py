@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from orchctl.cli import handover_views as views
 from orchctl.cli import render
 from orchctl.core import durations
-from orchctl.errors import CatalogInvalid, ExitCode, OrchctlError, UsageError
+from orchctl.errors import ExitCode, OrchctlError, UsageError
 from orchctl.wiring import App
-
-if TYPE_CHECKING:
-    from orchctl.core.catalog import Catalog
 
 PATIENCE_S = 10.0
 """How long a rollback waits for Prefect in all. Legacy is active before it is asked."""
@@ -129,13 +126,13 @@ def rollback(
     _check(app, jobs or ())
     names = tuple(dict.fromkeys(jobs)) if jobs else switching.live(hands)
     if dry_run or not names:
-        views.would_roll_back([switching.rollback_of(hands, name) for name in names], _zone(app), app.settings)
+        views.would_roll_back([switching.rollback_of(hands, name) for name in names], app.zone, app.settings)
         return
     command = _command("rollback", *(jobs or ()))
     with app.exclusive(command):
         if not jobs:
             render.confirm(f"make legacy the owner of {', '.join(names)}?", yes=yes)
-        shown = views.Rollback(_zone(app), app.settings)
+        shown = views.Rollback(app.zone, app.settings)
         found = switching.each(
             names,
             lambda name: shown.ended(switching.rollback(hands, name, now=now, command=command, say=_say(app))),
@@ -153,10 +150,10 @@ def recover(ctx: typer.Context) -> None:
 
     app: App = ctx.obj
     with app.exclusive("recover"):
-        catalog = _catalog(app)
+        catalog = app.catalog_if_valid
         known = [name for name, job in catalog.jobs.items() if job.has_legacy] if catalog is not None else []
         found = recovery.recover(app.hands(patience=PATIENCE_S), known, say=_say(app))
-    views.recovered(found, _zone(app), app.settings)
+    views.recovered(found, app.zone, app.settings)
     _exit(recovery.exit_code(found))
 
 
@@ -175,23 +172,11 @@ def _say(app: App) -> Callable[[str], None]:
     return (lambda _text: None) if app.settings.as_json else (lambda text: render.note(f"  {text}"))
 
 
-def _catalog(app: App) -> Catalog | None:
-    try:
-        return app.catalog_or_none
-    except CatalogInvalid:
-        return None
-
-
 def _check(app: App, names: Iterable[str]) -> None:
     from orchctl.services import switching
 
-    catalog = _catalog(app)
+    catalog = app.catalog_if_valid
     switching.check(app.owners, app.handovers, tuple(names), tuple(catalog.jobs) if catalog is not None else ())
-
-
-def _zone(app: App) -> str:
-    catalog = _catalog(app)
-    return catalog.timezone if catalog is not None else app.host_zone
 
 
 def _exit(code: ExitCode) -> None:

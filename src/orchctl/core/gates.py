@@ -14,7 +14,6 @@ from orchctl.core.manifest import Run
 from orchctl.core.names import nearest
 from orchctl.core.plan import Plan
 from orchctl.core.remote import RemoteDeployment, RemoteRun
-from orchctl.core.slots import ON_TIME
 from orchctl.core.status import Trigger
 from orchctl.errors import OrchctlError, UsageError
 
@@ -120,7 +119,7 @@ def worker(deployment: RemoteDeployment, runs: Sequence[RemoteRun], now: datetim
             f"no worker has asked the work pool {deployment.work_pool} for runs in the last minute",
             "start one: `orchctl host up`",
         )
-    late = [run.expected_start for run in runs if _is_late(run, now) and run.expected_start is not None]
+    late = [run.expected_start for run in runs if status.is_late(run, now) and run.expected_start is not None]
     if late:
         return refused(
             "worker",
@@ -128,11 +127,6 @@ def worker(deployment: RemoteDeployment, runs: Sequence[RemoteRun], now: datetim
             "see why no worker takes them: `orchctl host status`, or cancel them in Prefect",
         )
     return ok("worker", f"one serves the work pool {deployment.work_pool}, and no run is late")
-
-
-def _is_late(run: RemoteRun, now: datetime) -> bool:
-    waits = run.state_name in {"Late", "Scheduled"}
-    return waits and run.expected_start is not None and run.expected_start < now - ON_TIME
 
 
 def ahead(

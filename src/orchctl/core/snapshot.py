@@ -68,9 +68,12 @@ class Snapshot:
     assumed: bool = False
 
     @property
-    def services(self) -> tuple[tuple[Manager, str], ...]:
-        """The services that the timers start, none twice."""
-        return tuple(dict.fromkeys((each.manager, each.service) for each in self.timers))
+    def services(self) -> dict[Manager, list[str]]:
+        """The services that the timers start, by the systemd that holds them, none twice."""
+        found: dict[Manager, list[str]] = {}
+        for manager, service in dict.fromkeys((each.manager, each.service) for each in self.timers):
+            found.setdefault(manager, []).append(service)
+        return found
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:

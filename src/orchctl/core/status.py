@@ -126,7 +126,7 @@ def status(
     word = _owner(job, owner)
     triggers = legacy.states(now)
     ahead = [run.expected_start for run in prefect.runs if run.expected_start is not None and run.expected_start > now]
-    late = [run for run in prefect.runs if _is_late(run, now)]
+    late = [run for run in prefect.runs if is_late(run, now)]
     next_legacy = min((each.next for each in triggers if each.next is not None and each.state == "on"), default=None)
     next_prefect = min(ahead, default=None)
     active = prefect.known and prefect.deployment is not None and not prefect.deployment.paused
@@ -237,7 +237,8 @@ def _deployment(prefect: Prefects) -> DeploymentWord:
     return "scheduled" if any(each.active for each in prefect.deployment.schedules) else "paused"
 
 
-def _is_late(run: RemoteRun, now: datetime) -> bool:
+def is_late(run: RemoteRun, now: datetime) -> bool:
+    """Whether a run waits past its time."""
     waits = run.state_name in {"Late", "Scheduled"}
     return waits and run.expected_start is not None and run.expected_start < now - ON_TIME
 

@@ -344,6 +344,7 @@ class _Loop:
         if not owed:
             self._tell("handover_finished")
         facts = self.steps.facts
+        owed_run = facts.get("owed")
         return Switched(
             job=self.opened.job,
             kind=self.opened.kind,
@@ -352,7 +353,7 @@ class _Loop:
             since=self._fact("since") if self.opened.kind == "cutover" else None,
             last_legacy=self._fact("last_legacy"),
             first_slot=self._fact("first_slot"),
-            granted=_instants(facts.get("granted") or [facts[key]["slot"] for key in ("owed",) if facts.get(key)]),
+            granted=_instants(facts.get("granted") or ([owed_run["slot"]] if owed_run else [])),
             dropped=_instants(facts.get("dropped") or []),
             held_s=self._held(),
             confirm_by=self.opened.confirm_by,

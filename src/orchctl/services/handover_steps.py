@@ -40,8 +40,8 @@ class Hands:
     """What a handover works with.
 
     `catalog` returns one that knows the job: that of now, or the applied one of this digest; None where neither does.
-    `event` tells the job's events what happened, as far as they can be written. `elapsed` is a clock in seconds that
-    nobody sets; `pid` is this process, `boot_id` this boot of the machine.
+    `event` tells the job's events what happened, as far as they can be written. `pid` is this process, `boot_id` this
+    boot of the machine.
     """
 
     owners: Owners
@@ -56,7 +56,6 @@ class Hands:
     event: Callable[[str, Job | None, Mapping[str, Any]], None]
     new_id: Callable[[], str]
     now: Callable[[], datetime]
-    elapsed: Callable[[], float]
     sleep: Callable[[float], None]
     pid: int
     boot_id: str

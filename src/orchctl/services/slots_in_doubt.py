@@ -27,13 +27,15 @@ _BEFORE = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class SlotsInDoubt:
-    """Finds them. `bring_in` records what the journal knows of legacy runs; `boot_id` is this boot of the machine."""
+    """Finds them. `bring_in` records what the journal knows of a job's legacy runs, dated in a zone; `boot_id` is this
+    boot of the machine.
+    """
 
     reader: TimerReader
     rule: PrefectRule
     claims: Claims
     tree: Callable[[str], ManifestTree]
-    bring_in: Callable[[Job], object]
+    bring_in: Callable[[Job, str], object]
     host_zone: str
     boot_id: str
     now: Callable[[], datetime]
@@ -57,7 +59,7 @@ class SlotsInDoubt:
         record. What was taken by a run of Prefect's already is not missed.
         """
         notes: list[str] = []
-        self._bring_in(job, notes)
+        self._bring_in(catalog, job, notes)
         last = max(filter(None, (last, self._last_recorded(job, since))), default=None)
         if last is None and any(each.boot_id != self.boot_id for each in snapshot.timers):
             notes.append("when legacy ran last is not known after a reboot: slots before the commit count as run")
@@ -125,9 +127,9 @@ class SlotsInDoubt:
         run = self.tree(job.data_root).find(claim[0], skipped=[]) if claim is not None else None
         return run.status if run is not None else None
 
-    def _bring_in(self, job: Job, notes: list[str]) -> None:
+    def _bring_in(self, catalog: Catalog, job: Job, notes: list[str]) -> None:
         try:
-            self.bring_in(job)
+            self.bring_in(job, catalog.timezone)
         except OrchctlError as error:
             notes.append(f"the journal could not be read: {error.message}")
 

@@ -124,9 +124,9 @@ class App:
 
     @property
     def zone(self) -> str:
-        """The zone that instants are shown in: the catalog's, else UTC."""
+        """The zone that instants are shown in: the catalog's, else this host's."""
         catalog = self.catalog_if_valid
-        return catalog.timezone if catalog is not None else "UTC"
+        return catalog.timezone if catalog is not None else self.host_zone
 
     @cached_property
     def applied(self) -> AppliedCatalogs:

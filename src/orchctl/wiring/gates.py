@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchctl.errors import OrchctlError
-
 if TYPE_CHECKING:
     from orchctl.services.gates import World
     from orchctl.wiring import App
@@ -30,18 +28,7 @@ def world(app: App) -> World:
         cron=app.cron_switch,
         confirm=app.confirm_timer,
         prefect_offset=lambda: prefect.clock_offset_s,
-        synchronised=lambda: _synchronised(app),
+        synchronised=app.systemd.synchronised,
         host_zone=app.host_zone,
         state_dir=str(app.settings.state_dir),
     )
-
-
-def _synchronised(app: App) -> bool | None:
-    """Whether this host's clock is synchronised, None where systemd does not say."""
-    from orchctl.core.legacy import SYSTEM
-
-    try:
-        said = app.systemd.call("timedatectl", SYSTEM, "show", "-p", "NTPSynchronized", "--value").strip()
-    except OrchctlError:
-        return None
-    return {"yes": True, "no": False}.get(said)
