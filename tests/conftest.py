@@ -8,7 +8,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # The same examples on every machine: a failure in CI is one that can be repeated.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -17,30 +16,22 @@ hypothesis.settings.load_profile("fixed")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Each has one systemd, or one server, for the session, and waits rather than works: one process runs both, those with
-# a systemd first, for a busy host makes Prefect late; another has the rest by then.
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = [*_MARKERS, "unit"]
-    items.sort(key=lambda item: order.index(item.path.parent.name))
+    """Marks what needs real parts, and begins with the longest, for each process is given whole files in this order."""
+    rooms = ["handover", *_MARKERS, "unit"]
+
+    def room(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return rooms.index("handover" if folder == "sandboxed" and "handover" in item.path.name else folder)
+
+    items.sort(key=room)
     for item in items:
         marker = _MARKERS.get(item.path.parent.name)
         if marker is not None:
             item.add_marker(marker)
-
-
-class TwoRooms(LoadScopeScheduling):  # type: ignore[misc] # (untyped)
-    """Gives each process whole files to run, and all that need a server or a systemd to the first."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return "real parts" if path.split("/")[-2] in _MARKERS else path
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TwoRooms:
-    return TwoRooms(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -22,6 +22,7 @@ from orchctl.core.snapshot import CronState, Link, Snapshot, TimerState
 from orchctl.errors import PrefectUnreachable
 from orchctl.services.handover_ports import Doubt
 from orchctl.services.handover_steps import NOT_YET, Hands
+from orchctl.services.prefect_side import PrefectSide
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -309,10 +310,6 @@ class _Prefect:
         self.host.put("clear", paused=True, takeable=0)
         return found
 
-    def next_slot(self, job: str) -> datetime | None:
-        self.host.ask()
-        return self.host.now + timedelta(minutes=5)
-
 
 @dataclass
 class _Slots:
@@ -326,3 +323,10 @@ class _Slots:
 
     def missed_by_prefect(self, *_: Any, **__: Any) -> Doubt:
         return Doubt(self.host.missed_prefect)
+
+
+def next_slot(side: PrefectSide, job: str) -> datetime | None:
+    """Return the next instant for which Prefect has scheduled a run, None where there is none."""
+    found, now = side.prefect.deployment(job, job), side.now()
+    runs = side.prefect.next_runs([found.id], now=now) if found is not None else ()
+    return min((slot for run in runs if (slot := run.expected_start) and slot > now), default=None)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import live_runs
+from handover_fakes import next_slot
 from live_runs import OwnWorker
 from orchctl.adapters.owners import Owners
 from orchctl.adapters.prefect_api import PrefectApi
@@ -162,12 +163,12 @@ def test_to_open_up_lets_runs_be_made_at_once_and_leaves_what_is_paused_by_hand(
     hourly = next(each.id for each in deployment.schedules if each.slug == "hourly")
     api.request("PATCH", f"/deployments/{deployment.id}/schedules/{hourly}", {"active": False})
     side.clear("job")
-    assert (side.is_paused("job"), side.is_scheduled("job"), side.next_slot("job")) == (True, False, None)
+    assert (side.is_paused("job"), side.is_scheduled("job"), next_slot(side, "job")) == (True, False, None)
     begun = time.monotonic()
     side.open_up("job")
     assert time.monotonic() - begun < 5
     assert (side.is_paused("job"), side.is_scheduled("job")) == (False, True)
-    slot = side.next_slot("job")
+    slot = next_slot(side, "job")
     assert slot is not None
     assert timedelta() < slot - live_runs.now() <= timedelta(minutes=1)
     assert {each.slug: each.active for each in live_runs.deployment_of(live, "job").schedules} == {
@@ -183,14 +184,14 @@ def test_a_run_taken_ahead_of_its_slot_does_not_cost_the_slot_at_the_next_cutove
 ) -> None:
     project.schedules["hourly"] = {"cron": "0 * * * *"}
     synced(project, own.pool, schedules=["hourly"])
-    slot = eventually(lambda: side.next_slot("job"))
+    slot = eventually(lambda: next_slot(side, "job"))
     (taken,) = (
         run for run in api.waiting_runs([live_runs.deployment_of(live, "job").id]) if run.expected_start == slot
     )
     api.set_run_state(taken.id, type="PENDING", force=True)
     side.clear("job")
     side.open_up("job")
-    assert side.next_slot("job") == slot
+    assert next_slot(side, "job") == slot
 
 
 # --- catching up

@@ -136,6 +136,29 @@ def _go(stage: Stage) -> None:
     eventually(lambda: any(line.end is None for line in stage.lines()), within=20, poll=0.02)
 
 
+def test_slots_whose_late_runs_a_rollback_takes_away_are_run_or_named(stage: Stage) -> None:
+    first = _begin(stage)
+    stage.cutover()
+    stage.box.systemctl("stop", WORKER)
+    time.sleep(2 * stage.every)
+    stage.box.systemctl("start", WORKER)
+    late = time.time()
+    eventually(lambda: stage.ran_by("prefect", before=late) >= 2, within=90)
+    stage.quiet()
+    stage.box.systemctl("stop", WORKER)
+    stopped = time.time()
+    time.sleep(stage.every * 1.5)
+    done = stage.rollback()
+    stage.box.systemctl("start", WORKER)
+    _judge(stage, first, _settle(stage))
+    # Legacy catches up with the last one, or its own next run, begun meanwhile, serves it; those before it are named.
+    told = {*map(switching.seconds, done["granted"]), *stage.given_up()}
+    released = switching.seconds(stage.facts()[-1]["released_at"])
+    waiting = [slot for slot in stage.slots(first, released) if slot > stopped]
+    assert waiting
+    assert set(waiting) <= told
+
+
 # --- the three traps of the pipeline
 
 

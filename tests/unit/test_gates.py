@@ -29,7 +29,7 @@ from orchctl.core.handover_journal import Opened, Outcome
 from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
 from orchctl.core.snapshot import Snapshot
-from orchctl.errors import NotAllowed, OrchctlError, PrefectUnreachable, SystemdUnavailable, UsageError
+from orchctl.errors import NotAllowed, OrchctlError, PrefectUnreachable, StateBroken, SystemdUnavailable, UsageError
 from orchctl.services import gates as service_gates
 from orchctl.services import sync
 from orchctl.services.gates import Table, World
@@ -348,6 +348,7 @@ def test_a_state_that_cannot_be_believed_is_no_state_to_cut_over_from(desk: Desk
     gate = desk.gate("handover")
     assert (gate.state, gate.holds) == ("unknown", False)
     assert "is not an owner file" in gate.seen
+    assert isinstance(gate.error, StateBroken)
 
 
 @pytest.mark.parametrize(

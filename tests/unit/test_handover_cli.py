@@ -201,6 +201,17 @@ def test_a_mark_that_cannot_be_believed_stops_recover_with_14(tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["cutover", "job", "--dry-run"], ["cutover", "job", "--yes"], ["recover"]])
+def test_an_owner_file_that_cannot_be_believed_is_14_and_no_gate_to_waive(tmp_path: Path, words: list[str]) -> None:
+    options = config(tmp_path)
+    own(tmp_path)
+    Owners(tmp_path / "state").path("job").write_text("{}\n")
+    done = orchctl(*options, *words)
+    assert done.returncode == ExitCode.BROKEN_STATE
+    assert "is not an owner file" in done.stderr
+    assert "--waive" not in done.stderr
+
+
 # --- what they print
 
 

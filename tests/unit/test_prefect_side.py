@@ -14,6 +14,7 @@ import pytest
 import broken_api
 import fakes
 from fakes import NOON, FakeApplied, FakePrefect, failing_at
+from handover_fakes import next_slot
 from orchctl.adapters.prefect_api import PrefectApi
 from orchctl.core.remote import RemoteRun
 from orchctl.errors import NotAllowed, OrchctlError, PrefectApiError, PrefectRejected, PrefectUnreachable
@@ -86,7 +87,7 @@ def test_a_job_that_prefect_does_not_know_is_paused_clear_and_not_scheduled(site
     assert side.is_paused("other") is True
     assert side.is_clear("other")
     assert not side.is_scheduled("other")
-    assert (side.clear("other"), side.next_slot("other")) == (0, None)
+    assert side.clear("other") == 0
     side.pause("other")
     with pytest.raises(PrefectApiError, match="other is not in Prefect"):
         side.open_up("other")
@@ -123,7 +124,7 @@ def test_to_open_up_makes_the_runs_from_now_on_at_once(site: Site) -> None:
     site.side.open_up("job")
     assert site.side.is_scheduled("job")
     assert site.prefect.writes == ["resume_deployment", "schedule_from"]
-    assert site.side.next_slot("job") == NOON.replace(hour=18, minute=0, second=0)
+    assert next_slot(site.side, "job") == NOON.replace(hour=18, minute=0, second=0)
     assert site.clock.slept == 0
 
 
@@ -235,13 +236,13 @@ def test_a_paused_deployment_with_a_run_left_is_not_clear(site: Site) -> None:
 
 def test_a_run_that_was_taken_ahead_of_its_slot_does_not_keep_the_slot_from_another_cutover(site: Site) -> None:
     site.side.open_up("job")
-    slot = site.side.next_slot("job")
+    slot = next_slot(site.side, "job")
     (taken,) = (run.id for run in site.prefect.runs.values() if run.expected_start == slot)
     site.prefect.set_run(taken, state_type="PENDING", state_name="Pending")
     site.side.clear("job")
     assert taken not in site.prefect.runs
     site.side.open_up("job")
-    assert site.side.next_slot("job") == slot
+    assert next_slot(site.side, "job") == slot
 
 
 def test_a_run_of_the_past_and_one_by_hand_stay_on_record(site: Site) -> None:
@@ -337,7 +338,6 @@ CALLS: dict[str, Callable[[PrefectSide], object]] = {
     "catch_up": lambda side: side.catch_up("job", [NOON]),
     "is_clear": lambda side: side.is_clear("job"),
     "clear": lambda side: side.clear("job"),
-    "next_slot": lambda side: side.next_slot("job"),
 }
 PATIENCE_S = 0.6
 BOUND_S = PATIENCE_S + 0.25 + 0.5

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchctl.cli import render, views
-from orchctl.errors import ExitCode, OrchctlError
+from orchctl.errors import ExitCode
 from orchctl.wiring import App
 
 if TYPE_CHECKING:
@@ -63,17 +63,13 @@ def _sync(app: App, jobs: list[str] | None, prune: bool, *, yes: bool) -> None:
 
 def _pay(app: App) -> None:
     """Do what handovers owe to Prefect: it was not reached when they ended. What fails is still owed, and said."""
-    from orchctl.services import handover, ownership
+    from orchctl.services import recovery
 
-    for job, what in ownership.debts(app.handovers):
-        render.note(f"{job}: {what}")
-        try:
-            paid = handover.resume(app.hands(), job, say=lambda text: render.note(f"  {text}"))
-        except OrchctlError as error:
-            render.note(f"{job}: still owed: {error.message}")
-        else:
-            if paid is not None and paid.owed:
-                render.note(f"{job}: still owed: {'; '.join(paid.notes)}")
+    if not app.unfinished:
+        return
+    for paid in recovery.pay(app.hands(), say=lambda text: render.note(f"  {text}")):
+        if not paid.is_in_order:
+            render.note(f"{paid.job}: still owed: {paid.why_not}")
 
 
 def _propose(app: App, jobs: list[str] | None, prune: bool) -> Plan:

@@ -33,7 +33,8 @@ _SLACK = timedelta(seconds=2)
 class Gate:
     """One gate. `seen` is what was found, `fix` what would make it hold, None where it does.
 
-    `unknown`: it could not be looked at, and so does not hold. `reason` is why the operator waived it.
+    `unknown`: it could not be looked at, and so does not hold; `error` is why not, None where it was looked at.
+    `reason` is why the operator waived it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Gate:
     seen: str
     fix: str | None = None
     reason: str | None = None
+    error: OrchctlError | None = None
 
     @property
     def holds(self) -> bool:
@@ -60,7 +62,7 @@ def refused(id: str, seen: str, fix: str) -> Gate:  # noqa: A002 - the word of t
 
 def unknown(id: str, error: OrchctlError) -> Gate:  # noqa: A002 - the word of the domain
     """Return a gate that could not be looked at."""
-    return Gate(id, "unknown", error.message, error.hint or "it must be known before a cutover")
+    return Gate(id, "unknown", error.message, error.hint or "it must be known before a cutover", error=error)
 
 
 # --- waiving

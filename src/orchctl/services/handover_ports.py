@@ -192,8 +192,6 @@ class PrefectSide(Protocol):
         """Pause it and cancel those runs; return how many there were."""
         ...
 
-    def next_slot(self, job: str) -> datetime | None: ...  # noqa: D102
-
 
 @dataclass(frozen=True, slots=True)
 class Doubt:

@@ -107,12 +107,6 @@ class PrefectSide:
                 self._cancel(run)
         raise PrefectApiError(f"{job} is paused in Prefect, and still gets new runs", hint="the UI says who makes them")
 
-    def next_slot(self, job: str) -> datetime | None:
-        """Return the next instant for which Prefect has scheduled a run, None where there is none."""
-        found, now = self._find(job), self.now()
-        runs = self.prefect.next_runs([found.id], now=now) if found is not None else ()
-        return min((slot for run in runs if (slot := run.expected_start) and slot > now), default=None)
-
     def _find(self, job: str) -> RemoteDeployment | None:
         """Return the job's deployment, None where there is none, or one that is not ours to touch."""
         found = self.prefect.deployment(job, job)

@@ -35,6 +35,13 @@ class Recovered:
         owed = self.switched is not None and bool(self.switched.owed)
         return self.error is None and not owed and all(each.done for each in self.repaired)
 
+    @property
+    def why_not(self) -> str:
+        """Why what is owed is owed still; empty where nothing is."""
+        if self.error is not None:
+            return self.error.message
+        return "; ".join(self.switched.notes) if self.switched is not None and self.switched.owed else ""
+
 
 def recover(hands: Hands, jobs: Collection[str], *, say: Callable[[str], None]) -> tuple[Recovered, ...]:
     """Go on with what is unfinished, and put right what has drifted. Under the host's lock. Repeatable.
@@ -50,6 +57,18 @@ def recover(hands: Hands, jobs: Collection[str], *, say: Callable[[str], None]) 
         if error is not None and error.exit_code == ExitCode.INTERRUPTED:
             break
     return tuple(each for each in found if not each.is_nothing)
+
+
+def pay(hands: Hands, *, say: Callable[[str], None]) -> tuple[Recovered, ...]:
+    """Do what handovers owe to Prefect, and nothing else. Under the host's lock. What fails is still owed."""
+    found = []
+    for job, what in ownership.debts(hands.handovers):
+        say(f"{job}: {what}")
+        try:
+            found.append(Recovered(job, handover.resume(hands, job, say=say)))
+        except OrchctlError as error:
+            found.append(Recovered(job, error=error))
+    return tuple(found)
 
 
 def _one(hands: Hands, job: str, say: Callable[[str], None]) -> Recovered:

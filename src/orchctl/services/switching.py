@@ -92,14 +92,19 @@ def _table(world: World, name: str, wish: Wish) -> Table:
     return gates.table(world, name, now=wish.now(), confirm=wish.within is not None, waive=wish.waive)
 
 
-def _refused(table: Table) -> GateRefused:
+def _refused(table: Table) -> OrchctlError:
+    """Return what keeps the job from being cut over: a state that cannot be believed comes before any gate."""
+    broken = [gate.error for gate in table.refusals if isinstance(gate.error, StateBroken)]
+    if broken:
+        return broken[0]
     names = [gate.id for gate in table.refusals]
     said = f"{names[0]} does" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} do"
-    waivable = [name for name in names if name not in NEVER_WAIVED]
-    hint = f'the table says what would make it hold; --waive {waivable[0]}="why" waives one' if waivable else None
-    return GateRefused(
-        f"{table.job} cannot be cut over: {said} not hold", hint=hint or "the table says what would help"
-    )
+    # What could not be looked at may be waived too, but is first made to answer.
+    waivable = [gate.id for gate in table.refusals if gate.state == "refused" and gate.id not in NEVER_WAIVED]
+    hint = "the table says what would make it hold"
+    if waivable:
+        hint += f'; --waive {waivable[0]}="why" waives one'
+    return GateRefused(f"{table.job} cannot be cut over: {said} not hold", hint=hint)
 
 
 def rollback(hands: Hands, name: str, *, now: bool, command: str, say: Say) -> Done:
