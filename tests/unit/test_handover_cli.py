@@ -33,7 +33,7 @@ from orchctl.services.switching import Done
 from orchctl.wiring import Settings
 
 SINCE = datetime(2026, 1, 5, 17, 0, 1, tzinfo=UTC)
-CATALOG = fakes.catalog({"job": {"legacy": [{"timer": "x.timer"}]}})
+CATALOG = fakes.catalog({"job": {"legacy": [{"timer": "x.timer"}]}, "other": {"legacy": [{"timer": "y.timer"}]}})
 TEXT, JSON = Settings(Path("/c"), Path("/s"), None), Settings(Path("/c"), Path("/s"), None, as_json=True)
 DONE = Switched(
     "live-score",
@@ -351,10 +351,22 @@ def test_ctrl_c_ends_the_whole() -> None:
     assert [type(done.error) for done in found] == [Interrupted, OrchctlError]
 
 
-def cut_over(host: Host) -> None:
+def cut_over(host: Host, job: str = "job") -> None:
     handover.cutover(
-        host.hands(), "job", digest=None, waived={}, confirm_by=None, command="cutover job", say=lambda _text: None
+        host.hands(), job, digest=None, waived={}, confirm_by=None, command=f"cutover {job}", say=lambda _text: None
     )
+
+
+def roll_back(host: Host, *jobs: str) -> tuple[Done, ...]:
+    ended: list[Done] = []
+
+    def tell(done: Done) -> Done:
+        ended.append(done)
+        return done
+
+    found = switching.rollback(host.hands(), jobs, now=False, command="x", say=lambda _text: None, ended=tell)
+    assert sorted(done.job for done in ended) == sorted(done.job for done in found)
+    return found
 
 
 @pytest.fixture
@@ -369,8 +381,31 @@ def test_a_rollback_shows_only_the_steps_that_the_cutover_calls_for(host: Host) 
     assert found.owner is not None
     assert found.steps == tuple(step for step in ROLLBACK if step not in {Step.CRON_ON, Step.DISARM})
     assert switching.live(host.hands()) == ("job",)
-    assert switching.rollback(host.hands(), "job", now=False, command="x", say=lambda _text: None).error is None
+    (done,) = roll_back(host, "job")
+    assert done.error is None
     assert switching.live(host.hands()) == ()
+
+
+def test_legacy_owns_every_job_before_prefect_is_asked_for_the_first(host: Host) -> None:
+    for job in ("job", "other"):
+        cut_over(host, job)
+    host.log.clear()
+    found = roll_back(host, "job", "other")
+    assert [(done.error, done.switched and done.switched.owed) for done in found] == [(None, ()), (None, ())]
+    released = [number for number, what in enumerate(host.log) if what == "remove owner"]
+    assert len(released) == 2
+    assert max(released) < host.log.index("clear")
+    assert host.handovers.unfinished() == ()
+
+
+def test_a_rollback_of_several_jobs_owes_prefects_part_of_each_where_it_is_down(host: Host) -> None:
+    for job in ("job", "other"):
+        cut_over(host, job)
+    host.reachable = False
+    found = roll_back(host, "job", "other")
+    assert [done.switched and done.switched.owed for done in found] == [(Step.CLEAR,), (Step.CLEAR,)]
+    assert host.owners.names() == ()
+    assert host.handovers.unfinished() == ("job", "other")
 
 
 def test_recover_tells_what_it_did_and_then_that_there_is_nothing_to_do(
@@ -378,7 +413,7 @@ def test_recover_tells_what_it_did_and_then_that_there_is_nothing_to_do(
 ) -> None:
     cut_over(host)
     host.reachable = False
-    switching.rollback(host.hands(), "job", now=False, command="x", say=lambda _text: None)
+    roll_back(host, "job")
     owed = recovery.recover(host.hands(), ["job"], say=lambda _text: None)
     assert [each.is_in_order for each in owed] == [False]
     host.reachable = True

@@ -133,10 +133,7 @@ def rollback(
         if not jobs:
             render.confirm(f"make legacy the owner of {', '.join(names)}?", yes=yes)
         shown = views.Rollback(app.zone, app.settings)
-        found = switching.each(
-            names,
-            lambda name: shown.ended(switching.rollback(hands, name, now=now, command=command, say=_say(app))),
-        )
+        found = switching.rollback(hands, names, now=now, command=command, say=_say(app), ended=shown.ended)
     shown.all(found)
     _exit(switching.exit_code(found))
 

@@ -90,11 +90,12 @@ def cutover(
     return _Loop(hands, opened, say).go()
 
 
-def rollback(hands: Hands, job: str, *, now: bool, command: str, say: Say) -> Switched:
+def rollback(hands: Hands, job: str, *, now: bool, command: str, say: Say, prefect_later: bool = False) -> Switched:
     """Make legacy the owner of a job again, whatever Prefect does. Under the host's lock.
 
     It goes on with a rollback that is unfinished, and takes an unfinished cutover back or over. Where nothing can be
-    written (a full disk) it works without a journal. Raises HandoverUnfinished where `recover` has to go on.
+    written (a full disk) it works without a journal. `prefect_later`: Prefect's part is left as a debt, for `resume`,
+    so that other jobs need not wait for it. Raises HandoverUnfinished where `recover` has to go on.
     """
     notes: list[str] = []
     before = _believed(lambda: hands.handovers.open_of(job), notes)
@@ -118,6 +119,7 @@ def rollback(hands: Hands, job: str, *, now: bool, command: str, say: Say) -> Sw
     )
     loop = _Loop(hands, opened, say, notes=notes)
     loop.begin(superseded=before)
+    loop.prefect_later = prefect_later
     return loop.go()
 
 
@@ -213,6 +215,7 @@ class _Loop:
         self.say = say
         self.put_off: set[Step] = set()
         self.unrecorded = False
+        self.prefect_later = False
         self.at: Step | None = None
 
     def begin(self, *, superseded: Handover | None) -> None:
@@ -268,6 +271,10 @@ class _Loop:
 
     def _holds(self, step: Step) -> bool:
         self.at = step
+        if self.prefect_later and step in protocol.OF_PREFECT and not self.unrecorded:
+            self.put_off.add(step)
+            self._record(step, "owed", note="after the other jobs")
+            return True
         try:
             return self.steps.holds(step)
         except (PrefectApiError, NotAllowed) as error:

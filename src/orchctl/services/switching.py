@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -107,12 +107,40 @@ def _refused(table: Table) -> OrchctlError:
     return GateRefused(f"{table.job} cannot be cut over: {said} not hold", hint=hint)
 
 
-def rollback(hands: Hands, name: str, *, now: bool, command: str, say: Say) -> Done:
-    """Roll a job back. What stops it is in what is returned."""
+def rollback(
+    hands: Hands, names: Sequence[str], *, now: bool, command: str, say: Say, ended: Callable[[Done], Done]
+) -> tuple[Done, ...]:
+    """Roll jobs back: legacy owns them all before Prefect, which may not answer, is asked for the first.
+
+    `ended` is told of each. What stops one is in what is returned.
+    """
+    alone = len(names) == 1
+
+    def release(name: str) -> Done:
+        try:
+            done = handover.rollback(hands, name, now=now, command=command, say=say, prefect_later=not alone)
+        except OrchctlError as error:
+            return ended(Done(name, error=error))
+        return ended(Done(name, switched=done)) if alone or not done.owed else Done(name, switched=done)
+
+    found = each(names, release)
+    return tuple(ended(_paid(hands, done, say)) if _owes(done) and not alone else done for done in found)
+
+
+def _owes(done: Done) -> bool:
+    return done.switched is not None and bool(done.switched.owed)
+
+
+def _paid(hands: Hands, done: Done, say: Say) -> Done:
     try:
-        return Done(name, switched=handover.rollback(hands, name, now=now, command=command, say=say))
+        paid = handover.resume(hands, done.job, say=say)
     except OrchctlError as error:
-        return Done(name, error=error)
+        return replace(done, error=error)
+    except KeyboardInterrupt:
+        hint = "run `orchctl recover`: it goes on from there"
+        return replace(done, error=Interrupted(f"{done.job} is legacy's; interrupted before Prefect's part", hint=hint))
+    notes = done.switched.notes if done.switched is not None else ()
+    return done if paid is None else Done(done.job, switched=replace(paid, notes=(*notes, *paid.notes)))
 
 
 def each(names: Sequence[str], do: Callable[[str], Done]) -> tuple[Done, ...]:
