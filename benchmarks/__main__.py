@@ -14,7 +14,7 @@ from types import FrameType
 
 from benchmarks.harness import Options, Report, machine
 
-NAMES = ("startup", "sync", "runs", "overhead", "output", "handover")
+NAMES = ("startup", "sync", "runs", "overhead", "output", "handover", "contracts", "steps")
 
 
 def main() -> int:

@@ -15,12 +15,12 @@ from typing import Any
 from benchmarks.harness import Options, Report, alternate, clean_env, folder, ms, short, span_ms
 from benchmarks.sampler import Sampler, Seen, on_cpu, wait_for_lines
 from benchmarks.stack import POOL, Place, running, write_catalog
-from orchctl import wiring
 from orchctl.adapters import sandbox, toml_files
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.runner.job import execute, look_up
 from orchctl.runner.shapes import Host, Request
 from orchctl.services import sync
+from orchctl.wiring import runs
 
 OURS, PLAIN, SYSTEMD = "orchctl's runner in a Prefect worker", "a plain Prefect flow, same worker", "a systemd timer"
 PERIOD_S = 30
@@ -162,7 +162,7 @@ def _systemd(report: Report, options: Options) -> None:
 def _runner_alone(report: Report, *, rounds: int) -> None:
     """Measure a run without Prefect: slot rule, claim, lock, command, manifest and events."""
     for jobs in (10, 1000):
-        with folder() as base, _state(base):
+        with folder() as base, in_state(base):
             request, host = _alone(base, jobs)
             argv = ["/bin/true"]
             found = alternate(
@@ -187,7 +187,7 @@ def _timed(what: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _state(base: Path) -> Iterator[None]:
+def in_state(base: Path) -> Iterator[None]:
     """Let the runner's composition root find its state directory where it looks for it: in the environment."""
     before = dict(os.environ)
     os.environ.clear()
@@ -210,4 +210,4 @@ def _alone(base: Path, jobs: int) -> tuple[Callable[[], Request], Host]:
         key = f"run-{now.timestamp()}"
         return Request("job-0", catalog.digest, key, now, 1, now, "schedule")
 
-    return request, wiring.runner_host(Host, later_due=lambda _: None)
+    return request, runs.host(Host, later_due=lambda _: None)

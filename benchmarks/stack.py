@@ -55,7 +55,7 @@ def running(options: Options, *, worker: bool, **environment: str) -> Iterator[P
                 found = stack.up(
                     host,
                     lambda url: clients.enter_context(PrefectApi(url=url, attempts=1)),
-                    {POOL: 1} if worker else {},
+                    {POOL: 10} if worker else {},
                     port=0,
                     external_url=None,
                     clock=stack.Clock(time.monotonic, time.sleep, lambda: datetime.now(UTC)),

@@ -6,7 +6,7 @@
 _orchctl_command() {
     case $1 in
         '')
-            commands='check jobs plan sync status cutover confirm rollback recover run legacy completions demo runs host import schedule'
+            commands='check jobs plan sync status cutover confirm rollback recover run backfill legacy completions demo runs publish contract host import schedule'
             arguments=''
             options='--version --help|-h'
             ;;
@@ -58,7 +58,12 @@ _orchctl_command() {
         'run')
             commands=''
             arguments='job'
-            options='--date:date --as-of:instant --wait --help|-h'
+            options='--date:date --as-of:instant --as-of-mode:none --execution:none --param:none... --wait --help|-h'
+            ;;
+        'backfill')
+            commands=''
+            arguments='job'
+            options='--start:date --end:date --steps:none --as-of-mode:none --param:none... --max-parallel:none --only-missed --failed --force --dry-run --no-resume --wait --help|-h'
             ;;
         'legacy')
             commands=''
@@ -73,22 +78,27 @@ _orchctl_command() {
         'demo')
             commands=''
             arguments=''
-            options='--keep --help|-h'
+            options='--keep --steps --help|-h'
             ;;
         'runs')
-            commands='show logs reindex audit'
+            commands='show logs retry reindex audit'
             arguments=''
             options='--date:date --job:job --status:=running,success,failed,skipped,crashed,cancelled,observed --since:date --limit:none --help|-h'
             ;;
         'runs show')
             commands=''
             arguments='run'
-            options='--help|-h'
+            options='--svg:file --help|-h'
             ;;
         'runs logs')
             commands=''
             arguments='run'
-            options='--follow|-f --help|-h'
+            options='--follow|-f --step:none --help|-h'
+            ;;
+        'runs retry')
+            commands=''
+            arguments='run'
+            options='--from:none --force --help|-h'
             ;;
         'runs reindex')
             commands=''
@@ -99,6 +109,41 @@ _orchctl_command() {
             commands=''
             arguments=''
             options='--date:date --since:date --job:job --help|-h'
+            ;;
+        'publish')
+            commands='show promote rollback'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'publish show')
+            commands=''
+            arguments='asset'
+            options='--date:date --help|-h'
+            ;;
+        'publish promote')
+            commands=''
+            arguments='asset'
+            options='--date:date --run:run --reason:none --yes --help|-h'
+            ;;
+        'publish rollback')
+            commands=''
+            arguments='asset'
+            options='--date:date --run:run --reason:none --yes --help|-h'
+            ;;
+        'contract')
+            commands='list check'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'contract list')
+            commands=''
+            arguments=''
+            options='--help|-h'
+            ;;
+        'contract check')
+            commands=''
+            arguments='contract file'
+            options='--as-of:instant --snapshot:instant --help|-h'
             ;;
         'host')
             commands='up down status'
@@ -224,13 +269,14 @@ _orchctl_offer_options() {
     done
 }
 
-# What is not a name is not offered: readline would put it on the line as it is, `$(...)` and all.
-_orchctl_offer_jobs() {
-    local name
+# Offers the names in the file $1. What is not a name is not offered: readline would put it on the line as it is,
+# `$(...)` and all.
+_orchctl_offer_names() {
+    local name file=$state/completion/$1
     local -a names=() known=()
-    [[ -f $state/completion/jobs && -r $state/completion/jobs ]] && mapfile -t names <"$state/completion/jobs"
+    [[ -f $file && -r $file ]] && mapfile -t names <"$file"
     for name in "${names[@]}"; do
-        [[ $name == "$value"* && $name == [a-z0-9]* && $name != *[!a-z0-9_-]* && ${#name} -le 63 ]] &&
+        [[ $name == "$value"* && $name == [a-z0-9]* && $name != *[!a-z0-9_.-]* && ${#name} -le 63 ]] &&
             [[ $given != *" $name "* ]] && known+=("$name")
     done
     _orchctl_offer "${known[@]}"
@@ -298,7 +344,7 @@ _orchctl_offer_value() {
     local -a days=()
     case $kind in
         =*) kind=${kind#=} && _orchctl_offer ${kind//,/ } ;;
-        job) _orchctl_offer_jobs ;;
+        job | asset | contract) _orchctl_offer_names "${kind}s" ;;
         run) _orchctl_offer_runs ;;
         date | instant)
             _orchctl_days local

@@ -11,7 +11,7 @@ function __orchctl_command --no-scope-shadowing
         case ''
             set commands \
                 'check' 'Validate the catalog, offline: every problem at once, with file, line, table and key' \
-                'jobs' 'Show what the catalog says: all jobs, or one whole' \
+                'jobs' 'Show what the catalog says: all jobs, or one whole, its steps drawn in the order in which they run' \
                 'plan' 'Show what `sync` would change, field by field' \
                 'sync' 'Make Prefect\'s deployments what the catalog says' \
                 'status' 'Show who owns each job, what starts it, what ran last, what is next, and what is wrong' \
@@ -20,10 +20,13 @@ function __orchctl_command --no-scope-shadowing
                 'rollback' 'Make legacy the owner of jobs again' \
                 'recover' 'Bring every job of this host to a legal state: go on with what was interrupted, put right what has drifted' \
                 'run' 'Run a job now, by hand, through Prefect' \
+                'backfill' 'Run a job for each date of a period, through Prefect, without getting in the way of its slots' \
                 'legacy' 'Show what starts each job on this host now: timers of both scopes, cron lines, and what is odd about them' \
                 'completions' 'Print the completion script of a shell' \
                 'demo' 'Show everything on real parts: a small catalog, a server, a worker, runs' \
                 'runs' 'List what ran; show one run, or its log' \
+                'publish' 'Show what is published; move production to another run' \
+                'contract' 'List data contracts; try one on a file' \
                 'host' 'A local Prefect server and worker in the background' \
                 'import' 'Turn what starts jobs today into entries of the catalog' \
                 'schedule' 'When a job is due, and how that differs from what starts it today'
@@ -83,7 +86,26 @@ function __orchctl_command --no-scope-shadowing
             set options \
                 '--date:date' 'The game_date; default: by the job\'s rule from now' \
                 '--as-of:instant' 'The run_as_of_ts, like 2025-12-19T05:00:00Z; default: now' \
+                '--as-of-mode:none' 'Take the run_as_of_ts from this mode of the job' \
+                '--execution:none' 'For once, run it so; default: as synced' \
+                '--param:none...' 'A key of the partition; repeatable' \
                 '--wait' 'Show the log as it comes and exit with the run\'s own exit code' \
+                '--help|-h' 'Show this message and exit'
+        case 'backfill'
+            set arguments 'job'
+            set options \
+                '--start:date' 'The first game_date' \
+                '--end:date' 'The last game_date, included' \
+                '--steps:none' 'Only these steps of the job' \
+                '--as-of-mode:none' 'Where each date\'s run_as_of_ts comes from; default: now' \
+                '--param:none...' 'A key of the partition, the same for every date; repeatable' \
+                '--max-parallel:none' 'With --wait: at most N at a time; default: the job\'s' \
+                '--only-missed' 'Only dates for which no run has succeeded yet, whoever ran it' \
+                '--failed' 'Only dates whose newest run failed' \
+                '--force' 'Every date anew, also those that succeeded in this backfill' \
+                '--dry-run' 'List the dates and what would be read; change nothing' \
+                '--no-resume' 'Give a date that failed a new run, of all its steps' \
+                '--wait' 'Show how it goes, and sum up at the end' \
                 '--help|-h' 'Show this message and exit'
         case 'legacy'
             set arguments 'job'
@@ -97,11 +119,13 @@ function __orchctl_command --no-scope-shadowing
         case 'demo'
             set options \
                 '--keep' 'Leave it all running, and say where it is' \
+                '--steps' 'The story of a job of steps: contracts, retries, publishing, backfill' \
                 '--help|-h' 'Show this message and exit'
         case 'runs'
             set commands \
-                'show' 'Show everything about a run, and where its log, manifest and page in Prefect\'s UI are' \
+                'show' 'Show everything about a run, its steps in time, and where its log, manifest and page in Prefect\'s UI are' \
                 'logs' 'Print the log of a run: all it wrote, every attempt, secrets masked; that of a legacy run is in the journal' \
+                'retry' 'Run a run again that has ended, as the same run: steps that succeeded, and whose files are there, are kept' \
                 'reindex' 'Add to the events what the manifests know and the events do not' \
                 'audit' 'Hold the slots that were due against what ran, in systemd and in Prefect'
             set options \
@@ -114,11 +138,19 @@ function __orchctl_command --no-scope-shadowing
         case 'runs show'
             set arguments 'run'
             set options \
+                '--svg:file' 'Also draw the steps of the run, as SVG, to a file' \
                 '--help|-h' 'Show this message and exit'
         case 'runs logs'
             set arguments 'run'
             set options \
                 '--follow|-f' 'Go on until the run has ended' \
+                '--step:none' 'Only of this step; default: all, each named' \
+                '--help|-h' 'Show this message and exit'
+        case 'runs retry'
+            set arguments 'run'
+            set options \
+                '--from:none' 'Run this step again, and all that need it, whatever they did' \
+                '--force' 'Also a run that has succeeded' \
                 '--help|-h' 'Show this message and exit'
         case 'runs reindex'
             set options \
@@ -128,6 +160,49 @@ function __orchctl_command --no-scope-shadowing
                 '--date:date' 'Slots of this day in the catalog\'s zone; default: today' \
                 '--since:date' 'Slots since 2h, 2025-12-19 or an instant, instead of one day' \
                 '--job:job' 'Only of this job' \
+                '--help|-h' 'Show this message and exit'
+        case 'publish'
+            set commands \
+                'show' 'Show the published runs of an asset and a date, and which of them the pointers hold' \
+                'promote' 'Move current_run.json to the newest good run' \
+                'rollback' 'Move current_run.json back to the run it held before; again, and it is where it was'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'publish show'
+            set arguments 'asset'
+            set options \
+                '--date:date' 'The game_date' \
+                '--help|-h' 'Show this message and exit'
+        case 'publish promote'
+            set arguments 'asset'
+            set options \
+                '--date:date' 'The game_date' \
+                '--run:run' 'To this run: its id, or a part that is unique' \
+                '--reason:none' 'Why, for the record' \
+                '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'publish rollback'
+            set arguments 'asset'
+            set options \
+                '--date:date' 'The game_date' \
+                '--run:run' 'To this run: its id, or a part that is unique' \
+                '--reason:none' 'Why, for the record' \
+                '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'contract'
+            set commands \
+                'list' 'List the contracts of contracts.toml, and the steps that name each' \
+                'check' 'Check a file against a contract: every finding at once'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'contract list'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'contract check'
+            set arguments 'contract' 'file'
+            set options \
+                '--as-of:instant' 'The run_as_of_ts that ages count from; default: now' \
+                '--snapshot:instant' 'When the file\'s snapshot was taken, for a contract that says how old that may be' \
                 '--help|-h' 'Show this message and exit'
         case 'host'
             set commands \
@@ -236,10 +311,10 @@ function __orchctl_days
     printf '%s\n' 'today 12:00' 'yesterday 12:00' | command date $argv -f - +%Y-%m-%d 2>/dev/null
 end
 
-# What is not a name is not offered, whatever the file holds.
-function __orchctl_offer_jobs --no-scope-shadowing
-    for name in (__orchctl_lines $state/completion/jobs | string match -r '^[a-z0-9][a-z0-9_-]{0,62}$')
-        contains -- $name $given; or printf '%s\tjob\n' $name
+# Offers the names in the file $argv[1]s. What is not a name is not offered, whatever the file holds.
+function __orchctl_offer_names --no-scope-shadowing
+    for name in (__orchctl_lines $state/completion/$argv[1]s | string match -r '^[a-z0-9][a-z0-9_.-]{0,62}$')
+        contains -- $name $given; or printf '%s\t%s\n' $name $argv[1]
     end
 end
 
@@ -263,8 +338,8 @@ function __orchctl_offer_value --no-scope-shadowing
     switch "$argv[1]"
         case '=*'
             string sub -s 2 -- $argv[1] | string split ,
-        case job
-            __orchctl_offer_jobs
+        case job asset contract
+            __orchctl_offer_names $argv[1]
         case run
             __orchctl_offer_runs
         case date

@@ -48,6 +48,14 @@ class Box:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
+    def assets(self, text: str) -> None:
+        self.names("assets", text)
+
+    def names(self, kind: str, text: str) -> None:
+        path = self.state / "completion" / kind
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
     def events(self, name: str, day: datetime, *lines: str) -> None:
         folder = self.home / name / "manifests" / "events"
         folder.mkdir(parents=True, exist_ok=True)

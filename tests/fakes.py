@@ -18,7 +18,15 @@ from cronsim import CronSim
 from dateutil.rrule import rrulestr
 
 from orchctl.core.catalog import Catalog
-from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteSchedule, RemoteWorker
+from orchctl.core.remote import (
+    RemoteDeployment,
+    RemoteLimit,
+    RemotePool,
+    RemoteQueue,
+    RemoteRun,
+    RemoteSchedule,
+    RemoteWorker,
+)
 from orchctl.errors import PrefectRejected, PrefectUnreachable
 
 NOON = datetime(2025, 12, 19, 17, 0, 30, tzinfo=UTC)
@@ -52,9 +60,13 @@ class FakePrefect:
     after: Callable[[int], None] = _never
     writes: list[str] = field(default_factory=list)
     pools: dict[str, RemotePool] = field(default_factory=dict)
+    by_pool: dict[str, dict[str, RemoteQueue]] = field(default_factory=dict)
+    by_name: dict[str, RemoteLimit] = field(default_factory=dict)
     flows: dict[str, str] = field(default_factory=dict)
     by_id: dict[str, RemoteDeployment] = field(default_factory=dict)
     runs: dict[str, RemoteRun] = field(default_factory=dict)
+    tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    queue_of: dict[str, str] = field(default_factory=dict)
     _keys: dict[tuple[str, ...], str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -69,6 +81,43 @@ class FakePrefect:
             if name in self.pools:
                 raise PrefectRejected(f"pool {name} exists", status=409)
             self.pools[name] = RemotePool(name, "process", False, "NOT_READY")
+
+    def queues(self, pool: str) -> tuple[RemoteQueue, ...]:
+        return tuple(sorted(self._queues(pool).values(), key=lambda queue: queue.priority))
+
+    def create_queue(self, pool: str, name: str, *, priority: int, limit: int) -> None:
+        with _Write(self, "create_queue"):
+            if name in self._queues(pool):
+                raise PrefectRejected("a queue of this name exists", status=409)
+            self._queues(pool)[name] = RemoteQueue(name, priority, limit, False)
+
+    def update_queue(self, pool: str, name: str, body: Mapping[str, Any]) -> None:
+        with _Write(self, "update_queue"):
+            if name not in self._queues(pool):
+                raise PrefectRejected("no such queue", status=404)
+            self._queues(pool)[name] = replace(self._queues(pool)[name], **body)
+
+    def limits(self) -> tuple[RemoteLimit, ...]:
+        return tuple(sorted(self.by_name.values(), key=lambda limit: limit.name))
+
+    def create_limit(self, name: str, *, limit: int) -> None:
+        with _Write(self, "create_limit"):
+            if name in self.by_name:
+                raise PrefectRejected("a limit of this name exists", status=409)
+            self.by_name[name] = RemoteLimit(name, limit, True, 0.0)
+
+    def update_limit(self, name: str, body: Mapping[str, Any]) -> None:
+        with _Write(self, "update_limit"):
+            if name not in self.by_name:
+                raise PrefectRejected("no such limit", status=404)
+            names = {"slot_decay_per_second": "decay"}
+            fields = {names.get(key, key): value for key, value in body.items()}
+            self.by_name[name] = replace(self.by_name[name], **fields)
+
+    def _queues(self, pool: str) -> dict[str, RemoteQueue]:
+        if pool not in self.pools:
+            raise PrefectRejected("no such pool", status=404)
+        return self.by_pool.setdefault(pool, {"default": RemoteQueue("default", 1, None, False)})
 
     def workers(self, pool: str) -> tuple[RemoteWorker, ...]:
         return ()
@@ -174,6 +223,12 @@ class FakePrefect:
     def flow_run(self, id: str) -> RemoteRun | None:  # noqa: A002 - as the port has it
         return self.runs.get(id)
 
+    def flow_runs(self, ids: Collection[str]) -> tuple[RemoteRun, ...]:
+        return tuple(self.runs[key] for key in dict.fromkeys(ids) if key in self.runs)
+
+    def tagged_runs(self, tag: str) -> tuple[RemoteRun, ...]:
+        return tuple(run for run in self.runs.values() if tag in self.tags.get(run.id, ()))
+
     def create_run(
         self,
         deployment_id: str,
@@ -183,10 +238,23 @@ class FakePrefect:
         tags: Sequence[str] = (),
         name: str | None = None,
         scheduled_for: datetime | None = None,
+        work_queue: str | None = None,
     ) -> RemoteRun:
         with _Write(self, "create_run"):
-            flow = self._get(deployment_id).flow_id
-            return self._add_run(deployment_id, scheduled_for or self.clock(), (flow, idempotency_key), None)
+            deployment = self._get(deployment_id)
+            key = (deployment.flow_id, idempotency_key)
+            made = self._add_run(deployment_id, scheduled_for or self.clock(), key, None)
+            if made.id not in self.tags:
+                self.tags[made.id] = tuple(tags)
+                self.queue_of[made.id] = work_queue or deployment.work_queue or "default"
+                self.set_run(made.id, parameters={**deployment.parameters, **parameters})
+            return self.runs[made.id]
+
+    def set_run_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        with _Write(self, "set_run_parameters"):
+            if run_id not in self.runs:
+                raise PrefectRejected("no such run", status=404)
+            self.set_run(run_id, parameters=dict(parameters))
 
     def delete_run(self, id: str) -> None:  # noqa: A002 - as the port has it
         with _Write(self, "delete_run"):

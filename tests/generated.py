@@ -47,6 +47,7 @@ def _exit_codes() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/schema/jobs.schema.json": lambda: _json(schema.jobs()),
     "docs/schema/schedules.schema.json": lambda: _json(schema.schedules()),
+    "docs/schema/contracts.schema.json": lambda: _json(schema.contracts()),
     "docs/commands.md": _commands,
     "docs/exit-codes.md": _exit_codes,
     "completions/orchctl.bash": lambda: completions.script("bash", typer.main.get_command(app)),

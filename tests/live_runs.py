@@ -25,8 +25,9 @@ MARK = "ORCHTEST_MARK"
 class OwnWorker:
     """A worker in a pool of its own, which a test may kill. Use as a context manager."""
 
-    def __init__(self, live: Live, folder: Path, *, pool: str | None = None) -> None:
+    def __init__(self, live: Live, folder: Path, *, pool: str | None = None, limit: int = 8) -> None:
         self.pool = pool or f"own-{uuid.uuid4().hex[:8]}"
+        self._limit = limit
         self._live = live
         # What a killed worker leaves in its folder for temporary files goes with the test.
         self._stack = LocalStack(folder, {**clean_env(), "TMPDIR": str(folder)})
@@ -40,7 +41,7 @@ class OwnWorker:
         if self.is_gone():
             self._stack.stop(self._name, patience_s=0)
             with sigint_as_usual():
-                self._stack.start_worker(self.pool, self._live.api_url, limit=8)
+                self._stack.start_worker(self.pool, self._live.api_url, limit=self._limit)
         return self
 
     @property

@@ -64,6 +64,8 @@ class PrefectServer:
             if found := re.fullmatch(r"/deployments/([0-9a-f-]{36})/(\w+)", path):
                 deployment = next((each for each in self.deployments.values() if each["id"] == found[1]), None)
                 return None if deployment is None else self._deployment(found[2], deployment, body)
+            if path.endswith("/queues/filter") or path == "/v2/concurrency_limits/filter":
+                return []
             if found := re.fullmatch(r"/flow_runs/([0-9a-f-]{36})(/set_state)?", path):
                 return self._run(method, found[1], body)
             if path in {"/flow_runs/paginate", "/flow_runs/filter"}:

@@ -67,6 +67,7 @@ class Project:
     jobs: dict[str, Any] = field(default_factory=dict)
     schedules: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
     name: str = "tests"
 
     @property
@@ -92,6 +93,7 @@ class Project:
         self.data_root.mkdir(exist_ok=True)
         defaults = {"data_root": str(self.data_root), "working_directory": str(self.root), "work_pool": POOL}
         jobs = {"version": 1, "name": self.name, "defaults": {**defaults, **self.defaults}, "jobs": self.jobs}
+        jobs |= {"limits": self.limits} if self.limits else {}
         (config / "jobs.toml").write_text(tomli_w.dumps(jobs))
         zones = {"version": 1, "timezone": "America/New_York", "schedules": self.schedules}
         (config / "schedules.toml").write_text(tomli_w.dumps(zones))

@@ -7,6 +7,8 @@ Law of this layer: it imports nothing of the project.
     ├── PartialFailure           4   some of many failed
     ├── GateRefused              5   a gate does not hold
     ├── CatalogInvalid          10   carries every problem found
+    ├── PublishError             1   files could not be promoted, or a pointer not moved; nothing half was left
+    │   └── PublishNotAllowed   12   the operating system refuses it to this user
     ├── Locked                  11   another orchctl holds the lock
     ├── NotAllowed              12   files, systemd or the API refuse this user
     │   └── PrefectUnauthorized
@@ -14,6 +16,7 @@ Law of this layer: it imports nothing of the project.
     │   ├── PrefectUnreachable  13   it did not answer, or not with an answer of Prefect's
     │   └── PrefectRejected      1   it refused this request (a 4xx); `status` holds which
     ├── SystemdUnavailable       1   no systemd answers
+    ├── ContractsUnavailable     1   polars or pandera, which check data contracts, is not installed
     ├── StateBroken             14   a file under the state directory cannot be believed
     ├── HandoverUnfinished      14   a handover stopped halfway; `orchctl recover` goes on
     └── Interrupted            130   Ctrl-C
@@ -136,6 +139,19 @@ class CatalogInvalid(OrchctlError):
         self.problems = problems
 
 
+class PublishError(OrchctlError):
+    """Files could not be promoted, or a pointer could not be moved or read. What was there before is as it was."""
+
+    code = "publish"
+
+
+class PublishNotAllowed(PublishError):
+    """The operating system refuses this user what publishing needs."""
+
+    exit_code = ExitCode.NOT_ALLOWED
+    code = "publish-not-allowed"
+
+
 class Locked(OrchctlError):
     """Another process holds the lock; the message names its pid, command and start."""
 
@@ -187,6 +203,12 @@ class SystemdUnavailable(OrchctlError):
     def __init__(self, message: str, *, hint: str | None = None, absent: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.absent = absent
+
+
+class ContractsUnavailable(OrchctlError):
+    """What checks data contracts is not installed; `hint` says how it is."""
+
+    code = "contracts-unavailable"
 
 
 class StateBroken(OrchctlError):

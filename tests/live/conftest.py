@@ -25,7 +25,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             found = stack.up(
                 host,
                 lambda url: clients.enter_context(PrefectApi(url=url)),
-                {POOL: 4},
+                {POOL: 10},
                 port=0,
                 external_url=None,
                 clock=clock(),

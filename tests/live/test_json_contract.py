@@ -10,6 +10,7 @@ import pytest
 from support import Project
 
 ENVELOPE = {"schema", "command", "status", "data", "errors"}
+CHECKED = {"name", "digest", "jobs", "schedules", "with_legacy_triggers", "steps", "contracts", "limits"}
 CHANGE = {"job", "action", "deployment_id", "drift", "fields", "schedules", "runs_deleted", "runs_kept"}
 RUN = {
     "run_id", "job", "asset", "game_date", "status", "slot", "origin", "trigger", "mode", "attempt", "started_at",
@@ -19,6 +20,7 @@ JOB = {
     "name", "description", "schedules", "command", "dry_run_command", "env", "data_root", "working_directory",
     "work_pool", "asset", "game_date_offset_days", "nice", "timeout", "kill_after", "retries", "retry_delay", "overlap",
     "catchup", "catchup_window", "outputs", "tags", "legacy", "gates", "env_files", "user", "accept_cadence",
+    "execution", "steps", "parallel_steps", "partition", "as_of", "backfill",
 }  # fmt: skip
 
 
@@ -40,9 +42,9 @@ def one_run(project: Project) -> Project:
 
 def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> None:
     project = one_run
-    assert set(envelope(project, "check")["data"]) == {"name", "digest", "jobs", "schedules", "with_legacy_triggers"}
+    assert set(envelope(project, "check")["data"]) == CHECKED
     assert set(envelope(project, "jobs")["data"]["jobs"][0]) == JOB
-    assert set(envelope(project, "jobs", "hello")["data"]) == {"job", "schedules"}
+    assert set(envelope(project, "jobs", "hello")["data"]) == {"job", "schedules", "dag"}
     plan = envelope(project, "plan", check=3)
     assert plan["command"] == "plan"
     assert set(plan["data"]) == {"digest", "empty", "writes_catalog", "work_pools", "changes", "notes", "conflicts"}
@@ -59,7 +61,7 @@ def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> No
     assert set(listed["runs"][0]) == RUN
     shown = envelope(project, "runs", "show", ended["run_id"])
     assert shown["command"] == "runs show"
-    assert set(shown["data"]) == {"run", "manifest", "directory", "logs", "ui_url"}
+    assert set(shown["data"]) == {"run", "manifest", "directory", "logs", "ui_url", "timeline"}
     assert set(envelope(project, "runs", "reindex")["data"]) == {"manifests", "added"}
     assert set(envelope(project, "status")["data"]) == {"at", "prefect", "ok", "jobs", "problems"}
     audit = envelope(project, "runs", "audit")["data"]

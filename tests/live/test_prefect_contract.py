@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -283,3 +284,70 @@ def test_what_is_not_there_cannot_be_paused_resumed_cancelled_or_deleted(server:
             call()
         assert raised.value.status == 404
     assert server.waiting_runs([nobody]) == ()
+
+
+def test_a_pool_has_the_queue_default_and_others_by_priority(server: Server) -> None:
+    name = f"queue-{uuid.uuid4().hex[:8]}"
+    (default,) = [each for each in server.queues(NOBODYS) if each.name == "default"]
+    assert (default.priority, default.concurrency_limit, default.is_paused) == (1, None, False)
+    server.create_queue(NOBODYS, name, priority=20, limit=3)
+    with pytest.raises(PrefectRejected) as raised:
+        server.create_queue(NOBODYS, name, priority=20, limit=3)
+    assert raised.value.status == 409
+    server.update_queue(NOBODYS, name, {"priority": 30, "concurrency_limit": 4})
+    found = {each.name: each for each in server.queues(NOBODYS)}
+    assert list(found)[-1] == name
+    assert (found[name].priority, found[name].concurrency_limit, found[name].is_paused) == (30, 4, False)
+    assert found["default"] == default
+    for call in (
+        lambda: server.update_queue(NOBODYS, "no-such-queue", {"priority": 3}),
+        lambda: server.queues("no-such-pool"),
+    ):
+        with pytest.raises(PrefectRejected) as raised:
+            call()
+        assert raised.value.status == 404
+
+
+def test_a_limit_is_made_once_and_set_by_name(server: Server) -> None:
+    name = f"contract-{uuid.uuid4().hex[:8]}"
+    try:
+        server.create_limit(name, limit=3)
+        with pytest.raises(PrefectRejected) as raised:
+            server.create_limit(name, limit=3)
+        assert raised.value.status == 409
+        server.update_limit(name, {"limit": 2, "slot_decay_per_second": 0.5, "active": False})
+        (found,) = [each for each in server.limits() if each.name == name]
+        assert (found.limit, found.active, found.decay) == (2, False, 0.5)
+        with pytest.raises(PrefectRejected) as raised:
+            server.update_limit("no-such-limit", {"limit": 1})
+        assert raised.value.status == 404
+    finally:
+        if isinstance(server, PrefectApi):
+            server.request("DELETE", f"/v2/concurrency_limits/{name}")
+
+
+def test_runs_are_found_by_their_tag_and_keep_their_id_and_start_when_they_are_set_again(server: Server) -> None:
+    key, tag = make(server, parameters={"job": "x"}), f"contract:{uuid.uuid4().hex}"
+    made = [
+        server.create_run(
+            key, parameters={"n": str(number)}, idempotency_key=str(number), tags=(tag,), work_queue="default"
+        )
+        for number in (1, 2, 1)
+    ]
+    assert made[0].id == made[2].id
+    found = {run.id: run for run in server.tagged_runs(tag)}
+    assert set(found) == {made[0].id, made[1].id}
+    assert found[made[0].id].parameters == {"job": "x", "n": "1"}
+    assert server.tagged_runs("contract:nobody") == ()
+    one = made[0].id
+    server.set_run_state(one, type="FAILED", force=True)
+    assert [run.finished for run in server.flow_runs([one, made[1].id])] == [True, False]
+    server.set_run_parameters(one, {"job": "x", "n": "3"})
+    server.set_run_state(one, type="SCHEDULED", name="AwaitingRetry")
+    (again,) = server.flow_runs([one])
+    assert (again.state_type, again.state_name, again.parameters) == (
+        "SCHEDULED",
+        "AwaitingRetry",
+        {"job": "x", "n": "3"},
+    )
+    assert again.expected_start == found[one].expected_start

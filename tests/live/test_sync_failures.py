@@ -136,8 +136,8 @@ def _apply(here: Site, proposed: Any, done: list[str]) -> None:
 
 @pytest.mark.parametrize("fault", ["refused", "lost"])
 def test_three_new_jobs(here: Site, fault: str) -> None:
-    # The pool; a flow and a deployment for each job.
-    assert break_at_every_call(here, fault, here.forget) == 7
+    # The pool and its queue; a flow and a deployment for each job.
+    assert break_at_every_call(here, fault, here.forget) == 8
 
 
 @pytest.mark.parametrize("fault", ["500", "lost", "blink"])

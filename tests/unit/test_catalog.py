@@ -111,11 +111,11 @@ def shuffled(value: Any, order: random.Random) -> Any:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_digest_does_not_depend_on_order_or_comments(shipped: Catalog, seed: int) -> None:
-    jobs, schedules = (
+    jobs, schedules, contracts = (
         "# a comment\n" + tomli_w.dumps(shuffled(tomllib.loads((CONFIG / name).read_text()), random.Random(seed)))
-        for name in ("jobs.toml", "schedules.toml")
+        for name in ("jobs.toml", "schedules.toml", "contracts.toml")
     )
-    assert catalog(jobs, schedules).digest == shipped.digest
+    assert catalog(jobs, schedules, contracts).digest == shipped.digest
 
 
 def test_the_digest_does_not_depend_on_saying_a_default_or_a_duration_in_another_way() -> None:

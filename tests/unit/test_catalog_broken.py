@@ -26,10 +26,16 @@ Row = tuple[str, str, str, str, str | None]
 UNKNOWN_KEYS: list[Row] = [
     ('name = "tests"', 'nam = "tests"', "2 nam", "unknown key", 'did you mean "name"?'),
     ('name = "tests"', "job = {}", "2 job", "unknown key", 'did you mean "jobs"?'),
-    ('name = "tests"', 'timezone = "UTC"', "2 timezone", "unknown key", "allowed: defaults, jobs, name, version"),
+    (
+        'name = "tests"',
+        'timezone = "UTC"',
+        "2 timezone",
+        "unknown key",
+        "allowed: defaults, jobs, limits, name, version",
+    ),
     ('timeout = "1h"', 'time_out = "1h"', "8 [defaults] time_out", "unknown key", 'did you mean "timeout"?'),
     (RETRIES, "retry = 1\n", "15 [jobs.score] retry", "unknown key", 'did you mean "retries"?'),
-    (RETRIES, "zzz = 1\n", "15 [jobs.score] zzz", "unknown key", "allowed: accept_cadence, asset, catchup,"),
+    (RETRIES, "zzz = 1\n", "15 [jobs.score] zzz", "unknown key", "allowed: accept_cadence, as_of, asset,"),
     (RETRIES, '"a b" = 1\n', '15 [jobs.score] "a b"', "unknown key", "allowed: "),
     ("within =", "withn =", "25 [jobs.score] gates.withn", "unknown key", 'did you mean "within"?'),
     ("scope =", "scop =", "18 [jobs.score] legacy[0].scop", "unknown key", 'did you mean "scope"?'),

@@ -40,7 +40,7 @@ def added(texts: Texts, *jobs: JobDraft, zone: str = "UTC") -> Addition:
 
 
 def catalog(texts: Texts) -> Catalog:
-    return build(("jobs.toml", texts.jobs), ("schedules.toml", texts.schedules))
+    return build(("jobs.toml", texts.jobs), ("schedules.toml", texts.schedules), ("contracts.toml", texts.contracts))
 
 
 def test_what_is_there_stays_byte_for_byte_and_in_front() -> None:
@@ -56,7 +56,8 @@ def test_what_is_there_stays_byte_for_byte_and_in_front() -> None:
 
 
 def test_the_shipped_catalog_takes_a_job_and_only_grows() -> None:
-    texts = Texts(*((ROOT / "config" / name).read_text() for name in ("jobs.toml", "schedules.toml")))
+    names = ("jobs.toml", "schedules.toml", "contracts.toml")
+    texts = Texts(*((ROOT / "config" / name).read_text() for name in names))
     after = added(texts, draft(schedule={"every": "90s", "timezone": "UTC"})).after
     assert str(after.jobs).startswith(str(texts.jobs))
     assert str(after.schedules).startswith(str(texts.schedules))

@@ -10,19 +10,22 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs import CONFIG, JOBS, SCHEDULES, problems
+from catalogs import CONFIG, CONTRACTS, JOBS, SCHEDULES, STEPS, problems
 
-SHIPPED = ((CONFIG / "jobs.toml").read_text(), (CONFIG / "schedules.toml").read_text())
+SHIPPED = tuple((CONFIG / name).read_text() for name in ("jobs.toml", "schedules.toml", "contracts.toml"))
 TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z0-9_.-]+|\s+|.', re.DOTALL)
 ODD = [
     "", '""', "[]", "{}", "[[", "]]", "=", "0", "-1", "1e999", "nan", "9" * 5000,
     "0x" + "F" * 5000, "true", '"\\u0000"', '"{x}"',
     "[jobs]", "[defaults]", "[schedules]", "jobs", "defaults", "env", "legacy", "gates", "command", "version", "anchor",
     '"\U0001f600"', "'''", '"""', "#", "\n", "\r\n", "\t", "2025-12-19", "9999-12-31T23:59:59-12:00", "{ a = 1 }",
+    "steps", "after", "inputs", "publish", "contracts", "partition", "as_of", "limits", '"{staging}"', '"{inputs.x}"',
+    '"{snapshot_ts}"', '"{data_root}/{game_date}/run={run_id}"', '"rates.sim"', '"("', '"%Q"', "[[jobs.rates.steps]]",
     "[" * 300, "\x00", "\ufeff", "a.b.c = 1\n", '"every"', '["daily", "daily"]', '"FREQ=DAILY;INTERVAL=0"',
 ]  # fmt: skip
 VALUES = st.recursive(
     st.sampled_from(["", "x", "5m", "0s", "a\nb", "{job}", "{x}", "/srv", "UTC", "daily", "x.timer", "0 8 * * *"])
+    | st.sampled_from(["rates.score", "rates.sim", "api", "lock", "roster", "float", "window", "{run_id}", "(", "%Y"])
     | st.integers(-5, 5)
     | st.integers()
     | st.booleans()
@@ -31,17 +34,22 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["timer", "cron", "user", "scope", "within", "A", "a b", ""]), inner, max_size=3
+            st.sampled_from(["timer", "cron", "user", "scope", "within", "A", "a b", ""])
+            | st.sampled_from(
+                ["name", "command", "path", "step", "to", "from", "first", "most", "min", "[key]", "int"]
+            ),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=6,
 )
 
 
-def judge(jobs: str, schedules: str) -> None:
+def judge(jobs: str, schedules: str, contracts: str | None = None) -> None:
     """Load; whatever is wrong must be said for a place inside the file."""
-    texts = {"jobs.toml": jobs, "schedules.toml": schedules}
-    for problem in problems(jobs, schedules):
+    texts = {"jobs.toml": jobs, "schedules.toml": schedules, "contracts.toml": contracts or ""}
+    for problem in problems(jobs, schedules, contracts):
         assert problem.line is None or 1 <= problem.line <= texts[problem.file].count("\n") + 1
         assert f"{problem.where} {problem.place} {problem.message} {problem.hint}".isprintable()
 
@@ -73,7 +81,14 @@ WAYS = st.sampled_from(["tokens", "lines", "characters"])
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(WAYS.flatmap(lambda way: mutated(SHIPPED[0], way)))
 def test_a_mutated_jobs_file(jobs: str) -> None:
-    judge(jobs, SHIPPED[1])
+    judge(jobs, SHIPPED[1], SHIPPED[2])
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(WAYS.flatmap(lambda way: mutated(STEPS, way)), WAYS.flatmap(lambda way: mutated(CONTRACTS, way)))
+def test_mutated_steps_and_contracts(jobs: str, contracts: str) -> None:
+    judge(jobs, SCHEDULES, contracts)
+    judge(STEPS, SCHEDULES, contracts)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -88,8 +103,8 @@ def with_a_value_replaced(draw: st.DrawFn, text: str) -> str:
     document: Any = tomllib.loads(text)
     table = document
     while True:
-        key = draw(st.sampled_from(sorted(table)))
-        if not isinstance(table[key], dict) or not table[key] or draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(table) if isinstance(table, dict) else range(len(table))))
+        if not isinstance(table[key], (dict, list)) or not table[key] or draw(st.integers(0, 3)) == 0:
             table[key] = draw(VALUES)
             return tomli_w.dumps(document)
         table = table[key]
@@ -99,6 +114,13 @@ def with_a_value_replaced(draw: st.DrawFn, text: str) -> str:
 @given(with_a_value_replaced(JOBS), with_a_value_replaced(SCHEDULES))
 def test_any_value_in_any_place(jobs: str, schedules: str) -> None:
     judge(jobs, schedules)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(with_a_value_replaced(STEPS), with_a_value_replaced(CONTRACTS))
+def test_any_value_in_any_place_of_steps_and_contracts(jobs: str, contracts: str) -> None:
+    judge(jobs, SCHEDULES, CONTRACTS)
+    judge(STEPS, SCHEDULES, contracts)
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from loaded import imported
 from orchctl.cli.app import hoist
 from orchctl.errors import MEANINGS, ExitCode, OrchctlError
 
@@ -28,25 +29,6 @@ def orchctl(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Comp
         check=False,
         timeout=60,
     )
-
-
-def imported(*words: str, **env: str) -> set[str]:
-    """Return the top-level modules that are loaded once a command has ended."""
-    code = (
-        "import sys\nfrom orchctl.cli.app import main\n"
-        "try:\n    main(sys.argv[1:])\n"
-        "finally:\n    print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **env},
-        check=False,
-    )
-    (line,) = [text for text in done.stderr.splitlines() if text.startswith("LOADED")]
-    return set(line.split()[1:])
 
 
 HEAVY = {"prefect", "httpx", "rich", "pydantic", "sqlalchemy", "fastapi", "dateutil"}

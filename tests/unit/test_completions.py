@@ -160,6 +160,22 @@ def test_cases(box: Box, shell: str, line: str) -> None:
     assert sorted(ASK[shell](box, line)) == sorted(CASES[line])
 
 
+def test_assets_may_hold_dots_and_only_names_are_offered(box: Box, shell: str) -> None:
+    box.assets("rates.score\nrates.features_live\n$(touch ran)\n../rates\nsim.run\n")
+    assert sorted(ASK[shell](box, "orchctl publish show rates.")) == ["rates.features_live", "rates.score"]
+    assert ASK[shell](box, "orchctl publish rollback --date 2025-12-19 si") == ["sim.run"]
+    assert ASK[shell](box, "orchctl publish promote sim.run r") == []
+    assert not (box.home / "ran").exists()
+
+
+def test_contracts_and_then_files(box: Box, shell: str) -> None:
+    box.names("contracts", "rates\nrates.features_live\n$(touch ran)\n")
+    (box.home / "table.parquet").touch()
+    assert sorted(ASK[shell](box, "orchctl contract check ra")) == ["rates", "rates.features_live"]
+    assert ASK[shell](box, "orchctl contract check rates ta") in (["table.parquet"], [])  # bash leaves it to readline
+    assert not (box.home / "ran").exists()
+
+
 def test_an_option_is_offered_once(box: Box, shell: str) -> None:
     assert "--wait" not in ASK[shell](box, "orchctl run --wait --")
 

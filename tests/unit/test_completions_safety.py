@@ -78,9 +78,12 @@ def test_missing_and_unreadable_state_is_silent(box: Box, shell: str) -> None:
 
 
 def test_the_cache_that_orchctl_writes_is_what_is_read(box: Box, shell: str) -> None:
-    catalog = SimpleNamespace(jobs={"nightly-eval": SimpleNamespace(data_root="/srv/data")})
+    steps = [SimpleNamespace(name="rates.score", publish=True), SimpleNamespace(name="health.checks", publish=None)]
+    jobs = {"nightly-eval": SimpleNamespace(data_root="/srv/data", steps=steps)}
+    catalog = SimpleNamespace(jobs=jobs, contracts={})
     write_cache(box.state, catalog)  # type: ignore[arg-type]
     assert ASK[shell](box, "orchctl run ") == ["nightly-eval"]
+    assert ASK[shell](box, "orchctl publish show ") == ["rates.score"]
 
 
 @pytest.mark.parametrize(

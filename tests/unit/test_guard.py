@@ -53,7 +53,7 @@ class Stage:
     def __init__(self, root: Path) -> None:
         self.root, self.tree = root, Manifests(str(root))
 
-    def begin(self, ends_in: float = 60) -> None:
+    def begin(self, ends_in: float = 60, flow: str = FLOW) -> None:
         root = str(self.root)
         env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "ORCHTEST": root, "TMPDIR": root}
         argv = [sys.executable, "-c", WORKER, str(self.root), RUN, str(ends_in)]
@@ -62,7 +62,7 @@ class Stage:
         )
         assert self.worker.stdin is not None
         assert self.worker.stdout is not None
-        self.worker.stdin.write(FLOW)
+        self.worker.stdin.write(flow)
         self.worker.stdin.close()
         self.flow = int(self.worker.stdout.readline())
         ticks = host_facts.started_ticks(self.flow) or 0
@@ -71,6 +71,22 @@ class Stage:
         self.tree.write(form.started(who, place, {}, at=AT))
         assert eventually((self.root / "command.pid").exists)
         assert eventually((self.root / "ready").exists)
+
+    def rewrite(self, **fields: Any) -> None:
+        """Write a manifest as that of the run, with other fields."""
+        self.tree.write({**self.read("job"), **fields})
+
+    def read(self, asset: str) -> dict[str, Any]:
+        path = self.tree.run_directory(asset, AT.date(), RUN) / "manifest.json"
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+    def lives(self, token: bytes) -> bool:
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if b"ORCHCTL_RUN_TOKEN=" + token in path.read_bytes().split(b"\0"):
+                    return True
+        return False
 
     def command_lives(self) -> bool:
         found = 0
@@ -153,3 +169,45 @@ def test_a_guard_that_was_killed_is_done_without(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(guard, "_start", dead)
     with guard.watching("flow-run") as tell:
         tell(command=os.getpid())
+
+
+STEPS = """
+import json, os, subprocess, sys, time
+from orchctl.runner import guard
+from pathlib import Path
+root = Path(sys.argv[1])
+with guard.watching("flow-run") as tell:
+    where = {"data_root": str(root), "game_date": "2025-12-19", "run_id": sys.argv[2]}
+    tell(run={**where, "asset": "job"})
+    for name in ("done", "one", "two"):
+        tell(step={**where, "asset": name})
+        token = (name * 32)[:32]
+        script = "trap '' TERM; setsid sleep 77.25 & while :; do sleep 0.1; done"
+        env = {**os.environ, "ORCHCTL_RUN_TOKEN": token}
+        command = subprocess.Popen(["sh", "-c", script], cwd=root, start_new_session=True, env=env)
+        tell(command=command.pid, token=token, kill_after=0.3, ends_by=time.monotonic() + float(sys.argv[3]))
+        if name == "done":
+            command.kill()
+            command.wait()
+            tell(ended=token)
+    (root / "command.pid").write_text("all")
+    (root / "ready").touch()
+    time.sleep(77)
+"""
+
+
+def test_all_steps_that_run_are_stopped_and_completed(stage: Stage) -> None:
+    stage.begin(flow=STEPS)
+    names = ("done", "one", "two", "later")
+    stage.rewrite(steps=[{"name": name, "status": "waiting", "reason": None, "attempts": 0} for name in names])
+    for name, status in (("done", "success"), ("one", "running"), ("two", "running")):
+        stage.rewrite(status=status, step=name, asset=name)
+    os.kill(stage.flow, signal.SIGKILL)
+    assert eventually(lambda: stage.read("job")["status"] == "cancelled", within_s=15)
+    found = {row["name"]: row["status"] for row in stage.read("job")["steps"]}
+    assert found == {"done": "success", "one": "cancelled", "two": "cancelled", "later": "cancelled"}
+    assert [stage.read(name)["status"] for name in names[:3]] == ["success", "cancelled", "cancelled"]
+    assert eventually(lambda: not any(stage.lives((name * 32)[:32].encode()) for name in ("one", "two")), within_s=15)
+    lines = [line for path in stage.root.glob("manifests/events/*") for line in path.read_text().splitlines()]
+    told = [(one["event"], one.get("step")) for one in map(json.loads, lines)]
+    assert told == [("step_finished", "one"), ("step_finished", "two"), ("run_finished", None)]

@@ -68,3 +68,14 @@ def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(NotAllowed), host_lock.held(tmp_path, "sync"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_of_another_name_is_another_lock(tmp_path: Path) -> None:
+    with host_lock.held(tmp_path, "sync"), host_lock.held(tmp_path, "backfill job", lock="backfills/job-1"):
+        with (
+            pytest.raises(Locked, match=r"orchctl backfill job \(pid"),
+            host_lock.held(tmp_path, "backfill job", lock="backfills/job-1"),
+        ):
+            pass
+        with host_lock.held(tmp_path, "backfill job", lock="backfills/job-2"):
+            pass

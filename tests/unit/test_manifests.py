@@ -20,7 +20,7 @@ from orchctl.core.manifest import Identity, Place, Run, RunError, Skipped
 from orchctl.core.names import run_id
 from orchctl.core.remote import RemoteRun
 from orchctl.errors import UsageError
-from orchctl.services import runs, trigger
+from orchctl.services import run_logs, runs, trigger
 
 START = datetime(2025, 12, 19, 5, 0, tzinfo=UTC)
 GONE = Place("elsewhere", "boot", 1, 1)
@@ -293,13 +293,13 @@ def test_following_a_log_ends_with_the_run(tree: Tree) -> None:
             tree.end(manifest)
         assert len(slept) < 5
 
-    assert b"".join(runs.log_chunks(tree, run, follow=True, sleep=sleep)) == b"one\ntwo\n"
+    assert b"".join(run_logs.chunks(tree, run, follow=True, sleep=sleep)) == b"one\ntwo\n"
     assert len(slept) == 2
 
 
 def test_following_a_crashed_run_ends(tree: Tree) -> None:
     run = tree.run(tree.begin(place=replace(host_facts.here(), boot_id="the boot before")))
-    assert list(runs.log_chunks(tree, run, follow=True, sleep=lambda _: pytest.fail("it waits"))) == []
+    assert list(run_logs.chunks(tree, run, follow=True, sleep=lambda _: pytest.fail("it waits"))) == []
 
 
 def test_the_logs_of_all_attempts_in_order(tree: Tree) -> None:
@@ -308,7 +308,7 @@ def test_the_logs_of_all_attempts_in_order(tree: Tree) -> None:
         (tree.directory_of(run) / f"attempt-{number}.log").write_text(f"{number}\n")
     for other in ("attempt-x.log", "attempt-.log", "attempt-1.txt"):
         (tree.directory_of(run) / other).write_text("other")
-    assert b"".join(runs.log_chunks(tree, run, follow=False, sleep=lambda _: None)) == b"1\n2\n10\n"
+    assert b"".join(run_logs.chunks(tree, run, follow=False, sleep=lambda _: None)) == b"1\n2\n10\n"
 
 
 # --- the index

@@ -16,7 +16,8 @@ from fakes import NOON, FakeApplied, FakePrefect, catalog, failing_at
 from orchctl.core import schedules
 from orchctl.core.catalog import Catalog
 from orchctl.core.deployments import LABEL_CATALOG, TAG
-from orchctl.core.plan import Change, ScheduleChange, split_runs
+from orchctl.core.plan import Change, ScheduleChange
+from orchctl.core.plan_apply import split_runs
 from orchctl.core.remote import RemoteRun, RemoteSchedule
 from orchctl.errors import ExitCode, GateRefused, Interrupted, OrchctlError, PartialFailure, UsageError
 from syncing import Operator, reasons
@@ -312,11 +313,11 @@ def test_a_job_that_nobody_knows_is_named_with_the_nearest() -> None:
 
 def test_a_stop_says_what_was_done() -> None:
     server, someone = operator(two_jobs())
-    server.before = failing_at(3)
+    server.before = failing_at(4)
     with pytest.raises(PartialFailure, match=r"1 of 2 jobs were synced \(alpha\), beta may be half done, 0 were not"):
         someone.sync()
     server, someone = operator(two_jobs())
-    server.before = failing_at(1)
+    server.before = failing_at(2)
     with pytest.raises(PartialFailure, match="0 of 2 jobs were synced, alpha may be half done, 1 were not") as raised:
         someone.sync()
     assert raised.value.exit_code == ExitCode.PREFECT
@@ -324,7 +325,7 @@ def test_a_stop_says_what_was_done() -> None:
 
 def test_ctrl_c_says_what_was_done() -> None:
     def interrupt(call: int) -> None:
-        if call == 3:
+        if call == 4:
             raise KeyboardInterrupt
 
     server, someone = operator(two_jobs())

@@ -49,6 +49,9 @@ def test_a_sync_of_a_thousand_jobs_that_changes_nothing_makes_at_most_ten_reques
 
     def serve(request: httpx.Request) -> httpx.Response:
         asked.append(f"{request.method} {request.url.path}")
+        if request.url.path.endswith("/queues/filter"):
+            ours = {"name": "backfill", "priority": 2, "concurrency_limit": 2, "is_paused": False}
+            return httpx.Response(200, json=[ours])
         if request.url.path.startswith("/api/work_pools/"):
             return httpx.Response(
                 200, json={"name": "nobody", "type": "process", "is_paused": False, "status": "READY"}

@@ -11,12 +11,16 @@ from orchctl.errors import OrchctlError
 
 
 def write(state_dir: Path, catalog: Catalog) -> None:
-    """Keep the job names and the folders of events, one a line. Written only where something changed.
+    """Keep the names of jobs, contracts and steps that publish, and the folders of events, one a line.
+
+    Written only where something changed.
 
     Completion is a comfort: a state directory that cannot be written stops no command.
     """
     lines = {
         "jobs": sorted(catalog.jobs),
+        "assets": sorted({step.name for job in catalog.jobs.values() for step in job.steps if step.publish}),
+        "contracts": sorted(catalog.contracts),
         "events": sorted({f"{job.data_root}/manifests/events" for job in catalog.jobs.values()}),
     }
     for name, words in lines.items():

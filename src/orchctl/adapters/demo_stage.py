@@ -36,11 +36,18 @@ class DemoStage:
         }
         self._stack = LocalStack(self.root / "state", self._environment)
         try:
-            self._legacy = demo_legacy.choose(self.root, self._environment)
+            self._legacy = self._choose()
         except BaseException:
             shutil.rmtree(self.root, ignore_errors=True)
             raise
-        self._write()
+        try:
+            self._write()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _choose(self) -> demo_legacy.LegacySide:
+        return demo_legacy.choose(self.root, self._environment)
 
     @property
     def has_systemd(self) -> bool:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchctl.adapters import parquet
 from orchctl.core import templates
 from orchctl.core.manifest import Place
 from orchctl.core.names import format_instant
@@ -71,6 +72,37 @@ def is_gone(place: Place) -> bool:
     return place.boot_id != boot_id() or started_ticks(place.pid) != place.pid_started
 
 
+def flow_runs_here() -> frozenset[str] | None:
+    """Return the ids of the flow runs that a process of this host is at work for, its guard included.
+
+    None where that cannot be known: a process that may be one is another user's.
+    """
+    found: set[str] = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (path / "environ").read_bytes()
+        except PermissionError:
+            if _may_be_a_flow_run(path):
+                return None
+            continue
+        except OSError:
+            continue
+        found.update(
+            entry.partition(b"=")[2].decode("ascii", "replace")
+            for entry in environ.split(b"\0")
+            if entry.startswith(b"PREFECT__FLOW_RUN_ID=")
+        )
+    return frozenset(found)
+
+
+def _may_be_a_flow_run(process: Path) -> bool:
+    try:
+        command = (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(word in command for word in (b"prefect.engine", b"prefect.runner", b"orchctl.runner"))
+
+
 def git_sha(directory: str) -> str | None:
     """Return the commit that is checked out in `directory` or above; None where there is none. Starts no git."""
     for folder in (Path(directory), *Path(directory).parents):
@@ -108,7 +140,7 @@ def _head(git: Path) -> str | None:
 
 
 def find_outputs(declared: tuple[str, ...], values: Mapping[str, str], data_root: str) -> list[dict[str, Any]]:
-    """Look at what a run's declared outputs are: files, bytes and newest mtime for each.
+    """Look at what a run's declared outputs are: files, bytes, rows of Parquet and newest mtime for each.
 
     `*` in a declared path matches as in a shell. What does not exist, or may not be looked at, counts 0.
     """
@@ -130,7 +162,7 @@ def _output(template: str, values: Mapping[str, str], data_root: str) -> dict[st
         "path": path,
         "file_count": len(found),
         "size_bytes": sum(status.st_size for status in found.values()),
-        "row_count": None,
+        "row_count": parquet.rows_of(found),
         "newest_mtime": _instant(newest) if newest is not None else None,
     }
 

@@ -1,4 +1,4 @@
-"""One operator at a time: `state/orchctl.lock`, held while a command changes this host or Prefect."""
+"""One operator at a time: a lock file in the state directory, held while a command changes this host or Prefect."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchctl.errors import Locked
 
 
 @contextlib.contextmanager
-def held(state_dir: Path, command: str) -> Iterator[None]:
-    """Hold the lock for the duration. It belongs to the process and dies with it.
+def held(state_dir: Path, command: str, *, lock: str = "orchctl") -> Iterator[None]:
+    """Hold the lock of this name for the duration. It belongs to the process and dies with it.
 
     Raises Locked at once where another process holds it, naming that one's pid, command and start.
     """
-    path = state_dir / "orchctl.lock"
+    path = state_dir / f"{lock}.lock"
     descriptor = files.open_lock(path)
     try:
         if not files.try_lock(descriptor, path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import files, host_facts
-from orchctl.core.manifest import Run, Skipped, fold, run_of_event, run_of_manifest
+from orchctl.core.manifest import Run, Skipped, fold, is_step, place_of, run_of_event, run_of_manifest
 from orchctl.core.names import is_dotted_name, run_instant
 
 MANIFEST = "manifest.json"
@@ -55,6 +55,23 @@ class Manifests:
         Lines that are not run events (other events, torn or foreign lines) are passed over; the torn and the
         foreign are noted in `skipped`.
         """
+        for where, data in self._events(day, skipped):
+            if "run_id" in data and not is_step(data):
+                try:
+                    yield run_of_event(data, data_root=self.data_root)
+                except ValueError as error:
+                    skipped.append(Skipped(where, _short(error)))
+
+    def step_events(self, day: date, *, run_id: str | None = None, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
+        """Yield the events of steps of one UTC date, in file order; with `run_id` only those of that run."""
+        for _, data in self._events(day, skipped, holding=(run_id or '"step"').encode()):
+            if is_step(data) and run_id in {None, data.get("run_id")}:
+                yield data
+
+    def _events(
+        self, day: date, skipped: list[Skipped], *, holding: bytes = b""
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield where each event of one UTC date stands and what it says; only of lines with `holding` in them."""
         path = self._root / "events" / f"{day.isoformat()}.jsonl"
         try:
             content = path.read_bytes()
@@ -64,14 +81,17 @@ class Manifests:
             skipped.append(Skipped(str(path), error.strerror or str(error)))
             return
         for number, line in enumerate(content.splitlines(), start=1):
+            if holding not in line:
+                continue
+            where = f"{path}:{number}"
             try:
                 data = json.loads(line)
                 if not isinstance(data, dict) or "event" not in data:
                     raise ValueError("not an event of orchctl")
-                if "run_id" in data:
-                    yield run_of_event(data, data_root=self.data_root)
             except (ValueError, RecursionError) as error:
-                skipped.append(Skipped(f"{path}:{number}", _short(error)))
+                skipped.append(Skipped(where, _short(error)))
+                continue
+            yield where, data
 
     def handover_events(self, day: date, job: str) -> Iterator[dict[str, Any]]:
         """Yield what the events of one UTC date tell of a job's handovers; what cannot be read is passed over."""
@@ -97,6 +117,33 @@ class Manifests:
             return self._load(self.run_directory(asset, game_date, run_id) / MANIFEST)
         except ValueError:
             return None
+
+    def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the manifests of a run's steps in the run's own order, by the run's manifest.
+
+        Those that have not begun have none; one that is running and whose process is gone is crashed.
+        """
+        partition = manifest["partition"]
+        day, run_id = date.fromisoformat(partition["game_date"]), partition["run_id"]
+        rows = [self.existing(row["name"], day, run_id) for row in manifest.get("steps") or []]
+        return [_as_it_is(row) for row in rows if row is not None and row.get("job") == manifest["job"]]
+
+    def step_directories(self, directory: Path) -> dict[str, Path]:
+        """Return the folder of each step of the run whose folder this is, in the run's order; none for other runs."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            rows = (self._load(directory / MANIFEST) or {}).get("steps") or []
+            names = [str(row["name"]) for row in rows]
+            below = Path(directory.parent.name) / directory.name
+            return {name: self._root / name / below for name in names if is_dotted_name(name)}
+        return {}
+
+    def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]:
+        """Yield the manifests of a step's runs for one date that succeeded and published something, in no order."""
+        for path in (self._root / step / f"game_date={game_date.isoformat()}").glob(f"run=*/{MANIFEST}"):
+            with contextlib.suppress(ValueError):
+                data = self._load(path)
+                if data is not None and data.get("status") == "success" and isinstance(data.get("publish"), dict):
+                    yield data
 
     def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None:
         """Return the run with this whole id, by its manifest. Looks at the dates near the run's, not at all.
@@ -169,7 +216,7 @@ class Manifests:
         path = directory / MANIFEST
         try:
             data = self._load(path)
-            return None if data is None else run_of_manifest(data, data_root=self.data_root)
+            return None if data is None or is_step(data) else run_of_manifest(data, data_root=self.data_root)
         except ValueError as error:
             skipped.append(Skipped(str(path), _short(error)))
             return None
@@ -187,6 +234,16 @@ class Manifests:
         if not isinstance(data, dict):
             raise ValueError("not a manifest")
         return data
+
+
+def _as_it_is(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a step's manifest as it is now: one that says running of a process that is gone is crashed."""
+    if step.get("status") != "running":
+        return step
+    place = place_of(step["environment"])
+    if place is None or not host_facts.is_gone(place):
+        return step
+    return {**step, "status": "crashed", "reason": "the process is gone and left no result"}
 
 
 def _short(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from orchctl.adapters import prefect_parse as parsing
-from orchctl.adapters.prefect_http import PAGE, PrefectHttp
+from orchctl.adapters.prefect_http import PAGE
+from orchctl.adapters.prefect_limits import PrefectLimits
 from orchctl.errors import PrefectRejected
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _WAITING: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
 _NOT_BEGUN: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}
 
 
-class PrefectApi(PrefectHttp):
+class PrefectApi(PrefectLimits):
     """Prefect's HTTP API. How it connects, retries and fails is said at `PrefectHttp`."""
 
     def version(self) -> str:
@@ -206,6 +207,10 @@ class PrefectApi(PrefectHttp):
         data = self.request("GET", f"/flow_runs/{_segment(id)}", ok404=True)
         return None if data is None else self.shaped(parsing.run, data)
 
+    def tagged_runs(self, tag: str) -> tuple[RemoteRun, ...]:
+        """Return the flow runs that carry the tag, whatever their state, by expected start."""
+        return _by_start(self._runs({"tags": {"all_": [tag]}}))
+
     def flow_runs(self, ids: Collection[str]) -> tuple[RemoteRun, ...]:
         """Return the flow runs of these ids, in the order of `ids`; those that do not exist are left out."""
         found = {run.id: run for chunk in _chunks(ids, PAGE) for run in self._runs({"id": {"any_": chunk}})}
@@ -220,19 +225,26 @@ class PrefectApi(PrefectHttp):
         tags: Collection[str] = (),
         name: str | None = None,
         scheduled_for: datetime | None = None,
+        work_queue: str | None = None,
     ) -> RemoteRun:
         """Return a new run of a deployment, or the one its flow already has for the key. Repeatable.
 
         `parameters` and `tags` are added to those of the deployment. `name` None lets the server choose one;
-        `scheduled_for` (aware) None means at once.
+        `scheduled_for` (aware) None means at once, `work_queue` None the deployment's own; one that the pool does not
+        have is made by the server.
         """
         body: dict[str, Any] = {"parameters": dict(parameters), "idempotency_key": idempotency_key}
         body |= {"tags": list(tags)} | ({} if name is None else {"name": name})
+        body |= {} if work_queue is None else {"work_queue_name": work_queue}
         if scheduled_for is not None:
             moment = scheduled_for.astimezone(UTC).isoformat()
             body["state"] = {"type": "SCHEDULED", "state_details": {"scheduled_time": moment}}
         path = f"/deployments/{_segment(deployment_id)}/create_flow_run"
         return self.shaped(parsing.run, self.request("POST", path, body, repeatable=True))
+
+    def set_run_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Replace the parameters of a run. Repeatable; PrefectRejected with status 404 if there is no such run."""
+        self.request("PATCH", f"/flow_runs/{_segment(run_id)}", {"parameters": dict(parameters)})
 
     def delete_run(self, id: str) -> None:  # noqa: A002 - the word of the domain
         """Delete a flow run. Repeatable within the call: later, PrefectRejected with status 404."""

@@ -14,7 +14,15 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteSchedule, RemoteWorker
+from orchctl.core.remote import (
+    RemoteDeployment,
+    RemoteLimit,
+    RemotePool,
+    RemoteQueue,
+    RemoteRun,
+    RemoteSchedule,
+    RemoteWorker,
+)
 from orchctl.errors import PrefectUnauthorized, PrefectUnreachable
 
 if TYPE_CHECKING:
@@ -36,6 +44,26 @@ def pool(data: Any) -> RemotePool:
         type=_text(data["type"]),
         is_paused=_flag(data["is_paused"]),
         status=_text_or_none(data.get("status")),
+    )
+
+
+def queue(data: Any) -> RemoteQueue:
+    """Return a work queue from its JSON."""
+    return RemoteQueue(
+        name=_text(data["name"]),
+        priority=_number(data["priority"]),
+        concurrency_limit=_number_or_none(data.get("concurrency_limit")),
+        is_paused=_flag(data["is_paused"]),
+    )
+
+
+def limit(data: Any) -> RemoteLimit:
+    """Return a global concurrency limit from its JSON."""
+    return RemoteLimit(
+        name=_text(data["name"]),
+        limit=_number(data["limit"]),
+        active=_flag(data["active"]),
+        decay=_amount(data.get("slot_decay_per_second") or 0.0),
     )
 
 
@@ -90,17 +118,20 @@ def run(data: Any) -> RemoteRun:
     """Return a flow run from its JSON."""
     creator = _mapping(data.get("created_by") or {})
     by_schedule = creator.get("type") == "SCHEDULE"
+    state = _mapping(data.get("state") or {})
     return RemoteRun(
         id=_text(data["id"]),
         name=_text(data["name"]),
         deployment_id=_text_or_none(data.get("deployment_id")),
         state_type=_text_or_none(data.get("state_type")),
         state_name=_text_or_none(data.get("state_name")),
-        state_message=_text_or_none(_mapping(data.get("state") or {}).get("message")),
+        state_message=_text_or_none(state.get("message")),
         expected_start=_instant_or_none(data.get("expected_start_time")),
         auto_scheduled=_flag(data["auto_scheduled"]),
         created_by_schedule=_text_or_none(creator.get("id")) if by_schedule else None,
         run_count=_number(data["run_count"]),
+        parameters=_mapping(data.get("parameters") or {}),
+        state_since=_instant_or_none(state.get("timestamp")),
     )
 
 
@@ -299,6 +330,12 @@ def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError("not a count")
     return value
+
+
+def _amount(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+        raise TypeError("not an amount")
+    return float(value)
 
 
 def _number_or_none(value: Any) -> int | None:

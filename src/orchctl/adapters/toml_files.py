@@ -1,4 +1,4 @@
-"""The catalog's two files on disk."""
+"""The catalog's files on disk: two that there must be, and contracts.toml, which may be missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orchctl.errors import CatalogInvalid, NotAllowed
 
 JOBS = "jobs.toml"
 SCHEDULES = "schedules.toml"
+CONTRACTS = "contracts.toml"
 
 
 def load(directory: Path) -> Catalog:
@@ -21,11 +22,13 @@ def load(directory: Path) -> Catalog:
 
     Raises CatalogInvalid with every problem (also a missing file), NotAllowed where a file may not be read.
     """
-    contents = {name: _read(directory / name) for name in (JOBS, SCHEDULES)}
+    jobs, schedules, contracts = (
+        (str(directory / name), _read(directory / name)) for name in (JOBS, SCHEDULES, CONTRACTS)
+    )
     try:
-        return build(*((str(directory / name), content) for name, content in contents.items()))
+        return build(jobs, schedules, contracts)
     except CatalogInvalid as error:
-        if None not in contents.values():
+        if None not in (jobs[1], schedules[1]):
             raise
         hint = "name its folder with --config DIR or ORCHCTL_CONFIG"
         raise CatalogInvalid(f"there is no catalog in {directory}", problems=error.problems, hint=hint) from error
@@ -37,7 +40,7 @@ def texts(directory: Path) -> dict[str, str | None]:
     Raises CatalogInvalid where one is not UTF-8, NotAllowed where one may not be read.
     """
     found: dict[str, str | None] = {}
-    for name in (JOBS, SCHEDULES):
+    for name in (JOBS, SCHEDULES, CONTRACTS):
         content = _read(directory / name)
         try:
             found[name] = None if content is None else content.decode("utf-8")

@@ -14,14 +14,17 @@ import orchctl
 from orchctl import wiring
 from orchctl.cli import (
     audit,
+    backfill,
     catalog,
     completions,
+    contract,
     demo,
     handover,
     host,
     import_cron,
     importing,
     legacy,
+    publish,
     render,
     run,
     runs,
@@ -80,8 +83,11 @@ sync.register(app)
 status.register(app)
 handover.register(app)
 run.register(app)
+backfill.register(app)
 runs.register(app)
 audit.register(runs.group)
+publish.register(app)
+contract.register(app)
 host.register(app)
 importing.register(app)
 legacy.register(app)

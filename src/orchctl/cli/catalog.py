@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchctl.cli import views
+from orchctl.cli import catalog_views
 from orchctl.wiring import App
 
 
@@ -19,18 +19,18 @@ def register(app: typer.Typer) -> None:
 def check(ctx: typer.Context) -> None:
     """Validate the catalog, offline: every problem at once, with file, line, table and key."""
     app: App = ctx.obj
-    views.checked(app.catalog, app.settings)
+    catalog_views.checked(app.catalog, app.settings)
 
 
 def jobs(
     ctx: typer.Context,
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="One job, whole.", show_default=False)] = None,
 ) -> None:
-    """Show what the catalog says: all jobs, or one whole."""
+    """Show what the catalog says: all jobs, or one whole, its steps drawn in the order in which they run."""
     from orchctl.services import trigger
 
     app: App = ctx.obj
     if job is None:
-        views.jobs(app.catalog, app.settings)
+        catalog_views.jobs(app.catalog, app.settings)
     else:
-        views.job(app.catalog, trigger.job_of(app.catalog, job), app.settings)
+        catalog_views.job(app.catalog, trigger.job_of(app.catalog, job), app.settings)

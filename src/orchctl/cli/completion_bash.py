@@ -86,13 +86,14 @@ _orchctl_offer_options() {
     done
 }
 
-# What is not a name is not offered: readline would put it on the line as it is, `$(...)` and all.
-_orchctl_offer_jobs() {
-    local name
+# Offers the names in the file $1. What is not a name is not offered: readline would put it on the line as it is,
+# `$(...)` and all.
+_orchctl_offer_names() {
+    local name file=$state/completion/$1
     local -a names=() known=()
-    [[ -f $state/completion/jobs && -r $state/completion/jobs ]] && mapfile -t names <"$state/completion/jobs"
+    [[ -f $file && -r $file ]] && mapfile -t names <"$file"
     for name in "${names[@]}"; do
-        [[ $name == "$value"* && $name == [a-z0-9]* && $name != *[!a-z0-9_-]* && ${#name} -le 63 ]] &&
+        [[ $name == "$value"* && $name == [a-z0-9]* && $name != *[!a-z0-9_.-]* && ${#name} -le 63 ]] &&
             [[ $given != *" $name "* ]] && known+=("$name")
     done
     _orchctl_offer "${known[@]}"
@@ -160,7 +161,7 @@ _orchctl_offer_value() {
     local -a days=()
     case $kind in
         =*) kind=${kind#=} && _orchctl_offer ${kind//,/ } ;;
-        job) _orchctl_offer_jobs ;;
+        job | asset | contract) _orchctl_offer_names "${kind}s" ;;
         run) _orchctl_offer_runs ;;
         date | instant)
             _orchctl_days local

@@ -66,10 +66,10 @@ function __orchctl_days
     printf '%s\n' 'today 12:00' 'yesterday 12:00' | command date $argv -f - +%Y-%m-%d 2>/dev/null
 end
 
-# What is not a name is not offered, whatever the file holds.
-function __orchctl_offer_jobs --no-scope-shadowing
-    for name in (__orchctl_lines $state/completion/jobs | string match -r '^[a-z0-9][a-z0-9_-]{0,62}$')
-        contains -- $name $given; or printf '%s\tjob\n' $name
+# Offers the names in the file $argv[1]s. What is not a name is not offered, whatever the file holds.
+function __orchctl_offer_names --no-scope-shadowing
+    for name in (__orchctl_lines $state/completion/$argv[1]s | string match -r '^[a-z0-9][a-z0-9_.-]{0,62}$')
+        contains -- $name $given; or printf '%s\t%s\n' $name $argv[1]
     end
 end
 
@@ -93,8 +93,8 @@ function __orchctl_offer_value --no-scope-shadowing
     switch "$argv[1]"
         case '=*'
             string sub -s 2 -- $argv[1] | string split ,
-        case job
-            __orchctl_offer_jobs
+        case job asset contract
+            __orchctl_offer_names $argv[1]
         case run
             __orchctl_offer_runs
         case date

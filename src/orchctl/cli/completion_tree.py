@@ -12,8 +12,8 @@ import typer
 from orchctl.core.manifest import STATUSES
 
 SHELLS = ("bash", "zsh", "fish")
-# `job` and `run` are read from files when completion is asked for, `date` and `instant` from the clock.
-Kind = Literal["none", "words", "job", "run", "date", "instant", "directory", "file"]
+# `date` and `instant` are read from the clock when completion is asked for, names and runs from files.
+Kind = Literal["none", "words", "job", "asset", "contract", "run", "date", "instant", "directory", "file"]
 # The scripts hold names and words in lists that the shell splits, so they may hold no separator and no quote.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+-][A-Za-z0-9_@%+.-]*\Z")
 
@@ -68,6 +68,8 @@ class Command:
 
 # The only thing kept by hand: what a metavar, or else an option's name, stands for.
 VALUES: Mapping[str, Value] = {
+    "ASSET": Value("asset"),
+    "CONTRACT": Value("contract"),
     "DIR": Value("directory"),
     "FILE": Value("file"),
     "INSTANT": Value("instant"),

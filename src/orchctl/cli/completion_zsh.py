@@ -49,13 +49,14 @@ _orchctl_offer_options() {
     _describe -O option found
 }
 
-# What is not a name is not offered, whatever the file holds.
-_orchctl_offer_jobs() {
+# Offers the names in the file ${1}s. What is not a name is not offered, whatever the file holds.
+_orchctl_offer_names() {
+    local file=$state/completion/${1}s
     local -a names=() expl
-    [[ -f $state/completion/jobs && -r $state/completion/jobs ]] && names=("${(@f)$(<$state/completion/jobs)}")
-    names=("${(@M)names:#[a-z0-9][a-z0-9_-](#c0,62)}")
+    [[ -f $file && -r $file ]] && names=("${(@f)$(<$file)}")
+    names=("${(@M)names:#[a-z0-9][a-z0-9_.-](#c0,62)}")
     names=("${(@)names:|given}")
-    _wanted jobs expl job compadd -a names
+    _wanted ${1}s expl $1 compadd -a names
 }
 
 # Sets `days` to today and yesterday. Yesterday is counted from about noon, so that no change of clocks matters.
@@ -98,7 +99,7 @@ _orchctl_offer_value() {
             found=("${(@s:,:)kind#=}")
             _wanted values expl $label compadd -a found
             ;;
-        (job) _orchctl_offer_jobs ;;
+        (job|asset|contract) _orchctl_offer_names $kind ;;
         (run) _orchctl_offer_runs ;;
         (date)
             _orchctl_days local

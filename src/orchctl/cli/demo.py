@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from orchctl import wiring
 from orchctl.cli import render, run_views
 
 
@@ -16,18 +15,19 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    ctx: typer.Context,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running, and say where it is.")] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="The story of a job of steps: contracts, retries, publishing, backfill.")
+    ] = False,
 ) -> None:
     """Show everything on real parts: a small catalog, a server, a worker, runs. Takes a minute or two.
 
     All of it happens in a temporary folder and is cleaned up; the exit code is not 0 if anything was wrong.
     """
-    from orchctl.services.demo import Story
+    from orchctl.wiring import demo as stories
 
-    app: wiring.App = ctx.obj
-    stage = app.demo_stage()
-    story = Story(stage, render.heading, run_views.demo_step)
+    begin = stories.stepping if steps else stories.moving
+    stage, story = begin(render.heading, run_views.demo_step)
     try:
         story.play()
         if not keep:

@@ -47,7 +47,7 @@ def up(
             status = stack.up(
                 app.stack,
                 app.connect,
-                app.pool_sizes,
+                app.worker_places,
                 port=port,
                 external_url=external,
                 clock=clock,

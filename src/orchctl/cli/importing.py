@@ -92,8 +92,9 @@ def run(
 
     with app.exclusive("import") if write else contextlib.nullcontext():
         before = app.catalog_texts
-        shown = tuple(str(app.settings.config_dir / name) for name in (service.JOBS, service.SCHEDULES))
-        catalog = service.existing(before, files=(shown[0], shown[1]))
+        names = (service.JOBS, service.SCHEDULES, service.CONTRACTS)
+        jobs_file, schedules_file, contracts_file = (str(app.settings.config_dir / name) for name in names)
+        catalog = service.existing(before, files=(jobs_file, schedules_file, contracts_file))
         zone = before.timezone or app.host_zone
         root = str((data_root or app.default_data_root).absolute())
         addition = service.add(before, find(catalog, zone), zone=zone, data_root=root, work_pool=work_pool)

@@ -21,6 +21,8 @@ _STYLES = {
     "failed": "red",
     "crashed": "red bold",
     "cancelled": "yellow",
+    "warned": "yellow",
+    "kept": "green",
     "running": "cyan",
     "skipped": "dim",
     "observed": "dim",
@@ -254,6 +256,37 @@ def status_line(settings: Settings) -> Iterator[Callable[[str, bytes], None]]:
 
 
 @contextlib.contextmanager
+def bar(total: int, settings: Settings) -> Iterator[Callable[[int, str, Sequence[str]], None]]:
+    """Show how far a long work has come, with what is to be known of it; `news` stay, a line each.
+
+    On a terminal a bar on stderr that goes at the end; elsewhere, and with --json, only the news.
+    """
+    if not sys.stderr.isatty() or settings.as_json:
+
+        def tell(_done: int, _text: str, news: Sequence[str]) -> None:
+            for each in news:
+                note(each)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.text import Text
+
+    console = Console(stderr=True, no_color=not settings.color, highlight=False)
+    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def show(done: int, text: str, news: Sequence[str]) -> None:
+            for each in news:
+                progress.console.print(Text(visible(each)))
+            progress.update(task, completed=done, description=visible(text))
+
+        yield show
+
+
+@contextlib.contextmanager
 def screen() -> Iterator[Callable[[Sequence[str]], None]]:
     """Give what paints lines over the whole terminal, again and again. The screen from before comes back at the end.
 
@@ -277,6 +310,14 @@ def screen() -> Iterator[Callable[[Sequence[str]], None]]:
 def height() -> int:
     """Return the lines of the terminal."""
     return shutil.get_terminal_size().lines
+
+
+def save(option: str, path: Path, text: str) -> None:
+    """Write a result to the file that the user gave with `option`. Raises UsageError where that cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{option}: cannot write {path}: {error.strerror or error}") from error
 
 
 def close_stdout() -> None:

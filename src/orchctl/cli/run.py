@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchctl.cli import run_views
+from orchctl.cli import params, run_views
 from orchctl.errors import Interrupted
 from orchctl.wiring import App
 
@@ -29,6 +29,17 @@ def run(
         str | None,
         typer.Option("--as-of", metavar="INSTANT", help="The run_as_of_ts, like 2025-12-19T05:00:00Z; default: now."),
     ] = None,
+    as_of_mode: Annotated[
+        str | None,
+        typer.Option("--as-of-mode", metavar="MODE", help="Take the run_as_of_ts from this mode of the job."),
+    ] = None,
+    execution: Annotated[
+        str | None,
+        typer.Option("--execution", metavar="command|steps", help="For once, run it so; default: as synced."),
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A key of the partition; repeatable.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show the log as it comes and exit with the run's own exit code.")
     ] = False,
@@ -37,16 +48,9 @@ def run(
     from orchctl.services import trigger
 
     app: App = ctx.obj
-    started = trigger.start(
-        app.catalog,
-        app.prefect,
-        app.applied,
-        app.tree,
-        job,
-        game_date=date,
-        as_of=as_of,
-        key=f"orchctl run {uuid.uuid4()}",
-    )
+    world = trigger.World(app.catalog, app.prefect, app.applied, app.tree, app.instant_of, app.now)
+    wish = trigger.Wish(date, as_of, as_of_mode, execution, params.read(param or []))
+    started = trigger.start(world, job, wish, key=f"orchctl run {uuid.uuid4()}")
     if not wait:
         run_views.run_started(started, app.settings)
         return

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchctl.cli import render
+from orchctl.cli import render, timeline_views
 from orchctl.core.durations import human
 from orchctl.core.names import format_instant
+from orchctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from zoneinfo import ZoneInfo
 
     from orchctl.core.manifest import Run
-    from orchctl.services.demo import Done
+    from orchctl.services.demo_play import Done
+    from orchctl.services.retry import Retried
     from orchctl.services.runs import Listing, Reindexed, Shown
     from orchctl.services.stack import Status
     from orchctl.services.trigger import Ended, Progress, Started
@@ -139,13 +142,27 @@ def run(shown: Shown, timezone: str, settings: Settings) -> None:
         "directory": shown.directory,
         "logs": list(shown.logs),
         "ui_url": shown.ui_url,
+        "timeline": timeline_views.to_json(shown.timeline),
     }
     from zoneinfo import ZoneInfo
 
-    render.emit("runs show", data, lambda: _run_text(shown, ZoneInfo(timezone)), settings)
+    render.emit("runs show", data, lambda: _run_text(shown, ZoneInfo(timezone), settings), settings)
 
 
-def _run_text(shown: Shown, zone: ZoneInfo) -> None:
+def run_picture(shown: Shown, path: Path) -> None:
+    """Write the timeline of a run as SVG. Raises UsageError where it has none, or where it cannot be written."""
+    from orchctl.core import gantt_svg
+
+    one = shown.run
+    if shown.timeline is None:
+        raise UsageError(f"--svg: run {one.run_id} has no steps to draw", hint='a run of `execution = "steps"` has')
+    as_of = ((shown.manifest or {}).get("partition") or {}).get("run_as_of_ts")
+    about = f"{one.game_date}, as of {as_of}, {one.status}" + (f": {one.reason}" if one.reason else "")
+    title = f"{one.job} {one.run_id}"
+    render.save("--svg", path, gantt_svg.draw(shown.timeline, title=title, subtitle=about, now=shown.seen_at))
+
+
+def _run_text(shown: Shown, zone: ZoneInfo, settings: Settings) -> None:
     one, manifest = shown.run, shown.manifest or {}
     partition, environment = manifest.get("partition") or {}, manifest.get("environment") or {}
     rows: list[tuple[str, object]] = [
@@ -177,6 +194,8 @@ def _run_text(shown: Shown, zone: ZoneInfo) -> None:
         newest = f", newest {output['newest_mtime']}" if output.get("newest_mtime") else ""
         files = f"{output.get('file_count')} file{'' if output.get('file_count') == 1 else 's'}"
         render.line(f"{'output':<11}{output.get('name')}: {files}, {output.get('size_bytes')} bytes{newest}")
+    if shown.timeline is not None:
+        timeline_views.text(shown.timeline, settings, data_root=one.data_root, now=shown.seen_at)
     snippet = (manifest.get("error") or {}).get("snippet")
     if snippet:
         render.line("last lines")
@@ -226,6 +245,33 @@ def run_started(started: Started, settings: Settings) -> None:
         render.line(f"    in Prefect: {started.ui_url}")
 
     render.emit("run", data, text, settings)
+
+
+def retried(done: Retried, settings: Settings) -> None:
+    """Say that a run will be run again, and which of its steps."""
+    data = {
+        "job": done.run.job,
+        "run_id": done.run.run_id,
+        "flow_run_id": done.flow_run_id,
+        "attempt": done.attempt,
+        "kept": list(done.kept),
+        "again": list(done.again),
+        "ui_url": done.ui_url,
+        "notes": list(done.notes),
+    }
+    if not settings.as_json:
+        for note in done.notes:
+            render.note(f"note: {note}")
+
+    def text() -> None:
+        render.line(f"{done.run.job}: run {done.run.run_id} is run again (attempt {done.attempt})")
+        if done.again or done.kept:
+            render.line(f"    kept, if unchanged: {', '.join(done.kept) or 'none'}")
+            render.line(f"    run: {', '.join(done.again) or 'none'}")
+        render.line(f"    follow it: orchctl runs logs --follow {done.run.run_id}")
+        render.line(f"    in Prefect: {done.ui_url}")
+
+    render.emit("runs retry", data, text, settings)
 
 
 def run_waiting(started: Started, settings: Settings) -> None:

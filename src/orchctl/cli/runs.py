@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,13 +72,23 @@ def runs(
 
 
 @group.command()
-def show(ctx: typer.Context, run: RunRef) -> None:
-    """Show everything about a run, and where its log, manifest and page in Prefect's UI are."""
+def show(
+    ctx: typer.Context,
+    run: RunRef,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Also draw the steps of the run, as SVG, to a file.")
+    ] = None,
+) -> None:
+    """Show everything about a run, its steps in time, and where its log, manifest and page in Prefect's UI are."""
     from orchctl.services import runs as service
 
     app: App = ctx.obj
-    tree, found = service.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
-    run_views.run(service.show(tree, found, app.prefect.run_url), app.catalog.timezone, app.settings)
+    now = app.now()
+    tree, found = service.find(app.trees, run, timezone=app.catalog.timezone, now=now)
+    shown = service.show(tree, found, app.prefect.run_url, now=now)
+    if svg is not None:
+        run_views.run_picture(shown, svg)
+    run_views.run(shown, app.catalog.timezone, app.settings)
 
 
 @group.command()
@@ -85,9 +96,12 @@ def logs(
     ctx: typer.Context,
     run: RunRef,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="STEP", help="Only of this step; default: all, each named.")
+    ] = None,
 ) -> None:
     """Print the log of a run: all it wrote, every attempt, secrets masked; that of a legacy run is in the journal."""
-    from orchctl.services import observe
+    from orchctl.services import observe, run_logs
     from orchctl.services import runs as service
 
     app: App = ctx.obj
@@ -102,7 +116,27 @@ def logs(
         # It has ended: there is nothing to follow.
         render.raw(observe.log_of(tree, found, app.catalog.jobs.get(found.job), app.eyes))
         return
-    render.raw(service.log_chunks(tree, found, follow=follow, sleep=time.sleep))
+    render.raw(run_logs.chunks(tree, found, step=step, follow=follow, sleep=time.sleep))
+
+
+@group.command()
+def retry(
+    ctx: typer.Context,
+    run: RunRef,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Run this step again, and all that need it, whatever they did."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also a run that has succeeded.")] = False,
+) -> None:
+    """Run a run again that has ended, as the same run: steps that succeeded, and whose files are there, are kept."""
+    from orchctl.services import retry as service
+    from orchctl.services import runs as of_runs
+
+    app: App = ctx.obj
+    tree, found = of_runs.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
+    world = service.World(app.catalog, app.prefect, app.applied, app.owners.read, app.claims)
+    run_views.retried(service.retry(world, tree, found, from_step=from_step, force=force), app.settings)
 
 
 @group.command()

@@ -1,96 +1,25 @@
-"""What `check`, `jobs`, `plan` and `sync` show."""
+"""What `plan` and `sync` show, and how secrets are kept out of what is shown of a job."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
-from orchctl.core.durations import canonical
+from orchctl.core.limits import QUEUE
 
 if TYPE_CHECKING:
-    from orchctl.core.catalog import Catalog, Job, Schedule
+    from orchctl.core.limits import LimitChange, QueueChange
     from orchctl.core.plan import Change, FieldChange, Plan, ScheduleChange
     from orchctl.services.sync import Synced
     from orchctl.wiring import Settings
 
 _SIGNS = {"create": "+", "update": "~", "recreate": "!", "delete": "-"}
 _CUT = 60
-
-
-def checked(catalog: Catalog, settings: Settings) -> None:
-    """Say that the catalog is valid."""
-    legacy = sum(job.has_legacy for job in catalog.jobs.values())
-    data = {
-        "name": catalog.name,
-        "digest": catalog.digest,
-        "jobs": len(catalog.jobs),
-        "schedules": len(catalog.schedules),
-        "with_legacy_triggers": legacy,
-    }
-    jobs_said = f"{_count(len(catalog.jobs), 'job')} ({legacy} with legacy triggers)"
-    text = f"{settings.config_dir}: {jobs_said}, {_count(len(catalog.schedules), 'schedule')}, no problems"
-    render.emit("check", data, lambda: render.line(text), settings)
+_BY_HAND = "   [by hand]"
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def jobs(catalog: Catalog, settings: Settings) -> None:
-    """List the jobs."""
-    rows = [
-        (
-            job.name,
-            ", ".join(cadence(schedule) for schedule in catalog.schedules_of(job)) or "by hand",
-            canonical(job.timeout),
-            str(job.retries),
-            job.overlap,
-            str(len(job.legacy)),
-            job.description,
-        )
-        for job in catalog.jobs.values()
-    ]
-    headings = ("JOB", "SCHEDULE", "TIMEOUT", "RETRIES", "OVERLAP", "LEGACY", "DESCRIPTION")
-    data = {"jobs": [job_json(job) for job in catalog.jobs.values()]}
-
-    def text() -> None:
-        if rows:
-            render.table(headings, rows, settings, right=("RETRIES", "LEGACY"), flexible="DESCRIPTION")
-        else:
-            render.note("the catalog has no jobs")
-
-    render.emit("jobs", data, text, settings)
-
-
-def job(catalog: Catalog, one: Job, settings: Settings) -> None:
-    """Show a job whole."""
-    data = {
-        "job": job_json(one),
-        "schedules": [
-            schedule.model_dump(mode="json", exclude_defaults=True) for schedule in catalog.schedules_of(one)
-        ],
-    }
-
-    def text() -> None:
-        for key, value in job_json(one).items():
-            render.line(f"{key:<22}{_plain(value)}")
-        for schedule in catalog.schedules_of(one):
-            render.line(f"{'schedule':<22}{schedule.name}: {cadence(schedule)} ({schedule.timezone})")
-
-    render.emit("jobs", data, text, settings)
-
-
-def cadence(schedule: Schedule) -> str:
-    """Say when a schedule fires, as the catalog says it."""
-    if schedule.every is not None:
-        return f"every {canonical(schedule.every)}"
-    return schedule.cron or schedule.rrule or " | ".join(schedule.on_calendar)
-
-
-def job_json(one: Job) -> dict[str, Any]:
-    """Return a job as data, secrets masked."""
-    data = one.model_dump(mode="json")
-    return {"name": data.pop("name"), **{key: shown(key, value) for key, value in data.items()}}
 
 
 def shown(key: str, value: Any) -> Any:
@@ -121,12 +50,6 @@ def _flag(word: object) -> str:
     return word[2:].replace("-", "_").upper() if isinstance(word, str) and word.startswith("--") else ""
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value or "-"
-    return "-" if value in (None, [], {}) else render.to_json(value)
-
-
 def plan(proposed: Plan, settings: Settings, *, command: str) -> None:
     """Show what `sync` would do."""
     render.emit(command, _plan_json(proposed), lambda: _plan_text(proposed, settings), settings)
@@ -138,12 +61,58 @@ def _plan_json(proposed: Plan) -> dict[str, Any]:
         "empty": proposed.empty,
         "writes_catalog": proposed.writes_catalog,
         "work_pools": list(proposed.pools),
+        "queues": [_queue_json(item) for item in proposed.queues],
+        "limits": [_limit_json(item) for item in proposed.limits],
         "changes": [_change_json(change) for change in proposed.changes],
         "notes": list(proposed.notes),
         "conflicts": [
             {"subject": item.subject, "message": item.message, "hint": item.hint} for item in proposed.conflicts
         ],
     }
+
+
+def _queue_json(item: QueueChange) -> dict[str, Any]:
+    return {
+        "work_pool": item.pool,
+        "queue": QUEUE,
+        "action": "update" if item.before else "create",
+        "before": item.before,
+        "after": item.body,
+        "because": item.because,
+    }
+
+
+def _limit_json(item: LimitChange) -> dict[str, Any]:
+    return {
+        "limit": item.name,
+        "action": "update" if item.before else "create",
+        "before": item.before,
+        "after": item.body,
+        "because": item.because,
+    }
+
+
+def _beside_text(proposed: Plan) -> None:
+    """Print the lines of what is no deployment: pools, their queues for backfills, limits."""
+    for pool in proposed.pools:
+        render.line(f"+ work pool {pool}")
+    for queue in proposed.queues:
+        sign, by_hand = ("~", _BY_HAND) if queue.before else ("+", "")
+        behind = ", behind the others" if queue.priority is not None else ""
+        was = f" (was {_at_a_time(queue.before.concurrency_limit)})" if queue.before else ""
+        text = f"{_at_a_time(queue.limit)}{behind}{was}{by_hand if queue.because == 'by hand' else ''}"
+        render.line(f"{sign} queue {QUEUE} of work pool {queue.pool}: {text}")
+    for limit in proposed.limits:
+        if limit.before is None:
+            render.line(f"+ limit {limit.name}: {_count(limit.limit, 'place')}")
+            continue
+        decay = ", and no place becomes free by itself any more" if limit.before.decay else ""
+        by_hand = _BY_HAND if limit.because == "by hand" else ""
+        render.line(f"~ limit {limit.name}: {limit.before.limit} -> {_count(limit.limit, 'place')}{decay}{by_hand}")
+
+
+def _at_a_time(limit: int | None) -> str:
+    return "no limit" if limit is None else f"{limit} at a time"
 
 
 def _change_json(change: Change) -> dict[str, Any]:
@@ -182,8 +151,7 @@ def _plan_text(proposed: Plan, settings: Settings) -> None:
     for item in proposed.conflicts:
         render.line(f"! {item.subject} {item.message}")
         render.line(f"    {item.hint}")
-    for pool in proposed.pools:
-        render.line(f"+ work pool {pool}")
+    _beside_text(proposed)
     for change in proposed.changes:
         _change_text(change, verbose=settings.verbose)
     for text in proposed.notes:
@@ -219,13 +187,13 @@ def _field_text(item: FieldChange) -> str:
         text = "; ".join(f"{key} {_cut(before.get(key))} -> {_cut(after.get(key))}" for key in changed) or "changed"
     else:
         text = f"{_cut(before)} -> {_cut(after)}"
-    return text + ("   [by hand]" if item.because == "by hand" else "")
+    return text + (_BY_HAND if item.because == "by hand" else "")
 
 
 def _schedule_text(item: ScheduleChange) -> str:
     from orchctl.core.schedules import words
 
-    by_hand = "   [by hand]" if item.because == "by hand" else ""
+    by_hand = _BY_HAND if item.because == "by hand" else ""
     before = words(item.before) if item.before else None
     after = words(item.after.schedule) if item.after else None
     if item.before and item.before.get("parameters"):
@@ -247,6 +215,8 @@ def _summary(proposed: Plan) -> str:
     counts = {action: sum(change.action == action for change in proposed.changes) for action in _SIGNS}
     parts = [f"{number} to {action}" for action, number in counts.items() if number]
     parts += [f"{_count(len(proposed.pools), 'work pool')} to make"] if proposed.pools else []
+    parts += [f"{_count(len(proposed.queues), 'queue')} to set"] if proposed.queues else []
+    parts += [f"{_count(len(proposed.limits), 'limit')} to set"] if proposed.limits else []
     parts += ["the applied catalog to write"] if proposed.writes_catalog and not parts else []
     parts += [f"{_count(len(proposed.conflicts), 'conflict')}: nothing will be changed"] if proposed.conflicts else []
     return ", ".join(parts)
@@ -258,14 +228,15 @@ def synced(done: Synced, settings: Settings) -> None:
     data = {
         "digest": done.plan.digest,
         "work_pools": list(done.plan.pools),
+        "queues": [_queue_json(item) for item in done.plan.queues],
+        "limits": [_limit_json(item) for item in done.plan.limits],
         "changes": [_change_json(change) for change in done.applied],
         "notes": list(done.plan.notes),
     }
     past = {"create": "created", "update": "updated", "recreate": "recreated", "delete": "deleted"}
 
     def text() -> None:
-        for pool in done.plan.pools:
-            render.line(f"+ work pool {pool}")
+        _beside_text(done.plan)
         for change in done.applied:
             mode = ""
             if change.action == "create":
@@ -274,6 +245,8 @@ def synced(done: Synced, settings: Settings) -> None:
         for item in done.plan.notes:
             render.line(f"note: {item}")
         said = [f"{number} {past[action]}" for action, number in counts.items() if number]
+        beside = (("work pool", done.plan.pools), ("queue", done.plan.queues), ("limit", done.plan.limits))
+        said += [f"{_count(len(those), word)} set" for word, those in beside if those]
         render.line(", ".join(said) if said else "no changes")
 
     render.emit("sync", data, text, settings)

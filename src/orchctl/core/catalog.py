@@ -1,4 +1,4 @@
-"""The catalog: what an operator writes (`JobTable`, `ScheduleTable`) and what it means (`Job`, `Schedule`).
+"""The catalog: what an operator writes (`JobTable`, `ScheduleTable`, …) and what it means (`Job`, `Schedule`).
 
 The tables are the contract of `config/*.toml` and the source of the JSON Schema in `docs/schema/`. A
 `Catalog` is frozen and fully resolved: no default, file or environment is looked up after it is made.
@@ -9,155 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    Tag,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from orchctl.core import durations
-from orchctl.core.names import (
-    DOTTED_NAME_PATTERN,
-    ENV_KEY_PATTERN,
-    NAME_PATTERN,
-    format_instant,
-    is_dotted_name,
-    is_name,
-    parse_instant,
+from orchctl.core.catalog_fields import (
+    AbsolutePath,
+    Anchor,
+    Argv,
+    Asset,
+    Duration,
+    Env,
+    EnvFiles,
+    Expressions,
+    FormatVersion,
+    Name,
+    Names,
+    Table,
+    Text,
+    Texts,
+    positive,
 )
+from orchctl.core.catalog_steps import AsOfModes, BackfillTable, PartitionKeys, Steps
+from orchctl.core.contracts import Contracts
 
 VERSION = 1
 
 
-def _not_bool(value: object) -> object:
-    if isinstance(value, (bool, float)):  # equal to 1, and so inside Literal[1]
-        raise ValueError(f"{str(value).lower()} is not a version")
-    return value
-
-
-def _duration(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError(f'{value!r} is not a duration like "90s", "5m", "2h" or "1d"')
-    return durations.parse(value)
-
-
-def _positive(seconds: int) -> int:
-    if seconds == 0:
-        raise ValueError("must be longer than 0s")
-    return seconds
-
-
-def _name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(f"{text!r} does not match {NAME_PATTERN}")
-    return text
-
-
-def _dotted(text: str) -> str:
-    if not is_dotted_name(text):
-        raise ValueError(f"{text!r} does not match {DOTTED_NAME_PATTERN} (and may not hold '..')")
-    return text
-
-
-def _no_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("may not hold a NUL byte")
-    return text
-
-
-def _absolute(text: str) -> str:
-    if not text.startswith("/") or "\x00" in text or "\n" in text or ".." in text.split("/"):
-        raise ValueError(f"{text!r} is not an absolute path without '..'")
-    return text.rstrip("/") or "/"
-
-
-def _env_file(text: str) -> str:
-    return ("-" if text.startswith("-") else "") + _absolute(text.removeprefix("-"))
-
-
-def _program(argv: tuple[str, ...]) -> tuple[str, ...]:
-    if not argv or not argv[0].strip():
-        raise ValueError("names no program")
-    return argv
-
-
-def _anchor(value: object) -> str | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, datetime) and value.tzinfo is not None:
-            return format_instant(value)
-        if isinstance(value, str):  # so it stands in the applied catalog's JSON
-            return format_instant(parse_instant(value))
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"{value} is not an instant with a zone like 2025-12-19T00:00:00Z")
-
-
-_DURATION_SCHEMA = WithJsonSchema(
-    {"type": "string", "pattern": durations.PATTERN, "examples": ["90s", "5m", "2h", "1d"]}
-)
-Duration = Annotated[
-    int,
-    BeforeValidator(_duration),
-    PlainSerializer(durations.canonical, return_type=str, when_used="json"),
-    _DURATION_SCHEMA,
-]
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-Asset = Annotated[
-    str,
-    AfterValidator(_dotted),
-    WithJsonSchema({"type": "string", "pattern": DOTTED_NAME_PATTERN, "not": {"pattern": r"\.\."}}),
-]
-Text = Annotated[str, AfterValidator(_no_nul)]
-AbsolutePath = Annotated[
-    str,
-    AfterValidator(_absolute),
-    WithJsonSchema({"type": "string", "pattern": "^/", "not": {"pattern": r"(^|/)\.\.(/|$)"}}),
-]
-Argv = Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_program)]
-Names = Annotated[tuple[Name, ...], Field(strict=False)]
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]
-Env = Annotated[
-    Mapping[str, Text],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {"type": "string"},
-            "propertyNames": {"pattern": ENV_KEY_PATTERN, "not": {"pattern": "^(ORCHCTL_|PREFECT__)"}},
-        }
-    ),
-]
-Expressions = Annotated[
-    tuple[Text, ...],
-    Field(strict=False, min_length=1),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
-EnvFiles = Annotated[
-    tuple[Annotated[str, AfterValidator(_env_file), WithJsonSchema({"type": "string", "pattern": "^-?/"})], ...],
-    Field(strict=False),
-]
-FormatVersion = Annotated[Literal[1], BeforeValidator(_not_bool)]
-Anchor = Annotated[str | None, BeforeValidator(_anchor), WithJsonSchema({"type": "string", "format": "date-time"})]
-
-
-class _Table(BaseModel):
-    """A TOML table: unknown keys are errors, types are not coerced, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class TimerTrigger(_Table):
+class TimerTrigger(Table):
     """A systemd timer that starts the job today."""
 
     timer: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,248}\.timer$")]
@@ -168,7 +48,7 @@ class TimerTrigger(_Table):
     """Whose manager, for scope user; default: that of who runs orchctl or the worker."""
 
 
-class CronTrigger(_Table):
+class CronTrigger(Table):
     """A crontab line that starts the job today."""
 
     cron: Annotated[str, Field(min_length=1, pattern=r"^[^\n\x00]+$")]
@@ -189,7 +69,7 @@ Trigger = Annotated[
 ]
 
 
-class Gates(_Table):
+class Gates(Table):
     """What must hold before Prefect may own the job."""
 
     min_successes: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -198,15 +78,15 @@ class Gates(_Table):
     """How far back they count."""
 
 
-class JobTable(_Table):
-    """A job as a table says it; every key may stand in `[defaults]` instead."""
+class JobTable(Table):
+    """A job as a table says it; every key but `steps` may stand in `[defaults]` instead."""
 
     description: Text = ""
     """What the job does, for people."""
     schedules: Names = ()
     """Names of schedules; none: the job runs by hand only."""
     command: Argv | None = None
-    """The program and its arguments: an argv, never a shell line."""
+    """The program and its arguments: an argv, never a shell line. A job that runs as its steps needs none."""
     dry_run_command: Argv | None = None
     """What observe mode may run instead."""
     env_files: EnvFiles = ()
@@ -228,7 +108,7 @@ class JobTable(_Table):
     """Days from the slot's date to the partition: -1 for a job that works on the day before."""
     nice: Annotated[int, Field(ge=-20, le=19)] = 0
     """CPU priority of the command, as nice(1) counts it."""
-    timeout: Annotated[Duration, AfterValidator(_positive)] = durations.parse("1h")
+    timeout: Annotated[Duration, AfterValidator(positive)] = durations.parse("1h")
     """After this the command is stopped."""
     kill_after: Duration = durations.parse("10s")
     """From SIGTERM to the whole process group until SIGKILL."""
@@ -252,13 +132,27 @@ class JobTable(_Table):
     """Why the schedule may differ from what starts the job today: `schedule compare` shows it and is content."""
     gates: Gates = Gates()
     """What must hold before a cutover."""
+    execution: Literal["command", "steps"] = "command"
+    """Whether a run is the command, as one black box, or the steps."""
+    steps: Steps = ()
+    """The steps of the job: a directed graph without cycles. They cannot stand in `[defaults]`."""
+    parallel_steps: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many steps of one run go side by side, at most."""
+    partition: PartitionKeys = Field(default_factory=dict)
+    """More keys of the partition than the date: words of templates, and variables of the environment. A table here is
+    merged over that of `[defaults]`."""
+    as_of: AsOfModes = Field(default_factory=dict)
+    """Where `--as-of-mode NAME` takes the instant of a date from. A table here is merged over that of `[defaults]`."""
+    backfill: BackfillTable = BackfillTable()
+    """How backfills run."""
 
 
 class Job(JobTable):
     """A job, fully resolved."""
 
     name: Name
-    command: Argv
+    command: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Empty where the job is nothing but its steps."""
     data_root: AbsolutePath
     working_directory: AbsolutePath
     work_pool: Name
@@ -270,14 +164,14 @@ class Job(JobTable):
         return bool(self.legacy)
 
 
-class ScheduleTable(_Table):
+class ScheduleTable(Table):
     """A cadence: exactly one of `cron`, `on_calendar`, `every`, `rrule`."""
 
     cron: Text | None = None
     """Five fields, as crontab(5)."""
     on_calendar: Expressions = ()
     """systemd's language, one expression or a list."""
-    every: Annotated[Duration, AfterValidator(_positive)] | None = None
+    every: Annotated[Duration, AfterValidator(positive)] | None = None
     """An interval."""
     anchor: Anchor = None
     """The instant an interval is counted from; default 2020-01-01T00:00:00Z."""
@@ -287,7 +181,7 @@ class ScheduleTable(_Table):
     """An IANA name; default: the file's."""
 
 
-class Schedule(_Table):
+class Schedule(Table):
     """One cadence, resolved. An `on_calendar` list becomes one Schedule a line, `name`, `name-2`, …"""
 
     name: Name
@@ -299,7 +193,7 @@ class Schedule(_Table):
     timezone: str
 
 
-class SchedulesFile(_Table):
+class SchedulesFile(Table):
     """When jobs run: `schedules.toml` of orchctl."""
 
     version: FormatVersion
@@ -310,7 +204,7 @@ class SchedulesFile(_Table):
     """The cadences, by name."""
 
 
-class JobsFile(_Table):
+class JobsFile(Table):
     """What the jobs are: `jobs.toml` of orchctl."""
 
     version: FormatVersion
@@ -319,25 +213,44 @@ class JobsFile(_Table):
     """Which catalog this is, where several share one Prefect server: each prunes only its own."""
     defaults: JobTable = JobTable()
     """Values for every job that does not say otherwise."""
+    limits: dict[Name, Annotated[int, Field(ge=1, le=10_000)]] = Field(default_factory=dict)
+    """How many steps may hold each place at a time, over all runs: Prefect's global concurrency limits, by name."""
     jobs: dict[Name, JobTable] = Field(default_factory=dict)
     """The jobs, by name."""
 
 
-class Catalog(_Table):
-    """Both files as one frozen object. `jobs` and `schedules` are sorted by name."""
+class Catalog(Table):
+    """The three files as one frozen object. Everything in it is sorted by name."""
 
     name: Name
     timezone: str
     schedules: Mapping[str, Annotated[tuple[Schedule, ...], Field(strict=False)]]
     jobs: Mapping[str, Job]
+    limits: Mapping[str, int] = Field(default_factory=dict)
+    contracts: Contracts = Field(default_factory=dict)
 
     def schedules_of(self, job: Job) -> tuple[Schedule, ...]:
         """Return the cadences of `job`, in the order it names them."""
         return tuple(schedule for name in job.schedules for schedule in self.schedules[name])
 
+    def parts_of(self, job: Job) -> dict[str, Any]:
+        """Return what `job` is as JSON, part by part: its keys, each step, and the contracts and limits that they name.
+
+        Two jobs of one name that have equal parts do the same; their schedules are not among them.
+        """
+        parts: dict[str, Any] = job.model_dump(mode="json", by_alias=True)
+        steps = parts.pop("steps")
+        parts["steps"] = [step["name"] for step in steps]
+        parts |= {f"steps.{step['name']}": step for step in steps}
+        for name in sorted({use.contract for step in job.steps for use in step.contracts}):
+            if name in self.contracts:
+                parts[f"contracts.{name}"] = self.contracts[name].model_dump(mode="json", by_alias=True)
+        limits = sorted({name for step in job.steps for name in step.concurrency})
+        return {**parts, **{f"limits.{name}": self.limits.get(name) for name in limits}}
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads: the applied catalog's form."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Catalog:

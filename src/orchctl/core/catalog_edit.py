@@ -23,17 +23,25 @@ from orchctl.errors import CatalogInvalid, ProblemLike
 _WIDTH = 110
 _LONGEST = 63
 # A default that an imported job must not inherit: it would make it do something else. `user` has no neutral value.
-_NEUTRAL: Mapping[str, Any] = {"nice": 0, "env_files": [], "outputs": [], "schedules": [], "game_date_offset_days": 0}
+_NEUTRAL: Mapping[str, Any] = {
+    "nice": 0,
+    "env_files": [],
+    "outputs": [],
+    "schedules": [],
+    "game_date_offset_days": 0,
+    "execution": "command",
+}
 _UNDENIABLE = ("env", "user", "dry_run_command", "accept_cadence", "asset")
 _VERSION = "version = 1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The two files as they are; None where a file does not exist."""
+    """The files as they are; None where one does not exist. Contracts are only read: nothing is added to them."""
 
     jobs: str | None = None
     schedules: str | None = None
+    contracts: str | None = None
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -125,6 +133,7 @@ def _addition(texts: Texts, placed: Sequence[JobDraft], zone: str, new_defaults:
     after = Texts(
         _appended(texts.jobs, f"{_VERSION}\n{defaults}", jobs),
         _appended(texts.schedules, f"{_VERSION}timezone = {_value(zone)}\n", schedules),
+        texts.contracts,
     )
     return Addition("\n".join([*([defaults] if defaults else []), *jobs]), "\n".join(schedules), after, Imported())
 
@@ -243,7 +252,9 @@ def _appended(text: str | None, head: str, tables: Sequence[str]) -> str:
 
 def _problems(texts: Texts) -> tuple[ProblemLike, ...]:
     try:
-        catalog_build.build(("jobs.toml", texts.jobs), ("schedules.toml", texts.schedules))
+        catalog_build.build(
+            ("jobs.toml", texts.jobs), ("schedules.toml", texts.schedules), ("contracts.toml", texts.contracts)
+        )
     except CatalogInvalid as invalid:
         return invalid.problems
     return ()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-from orchctl.core import calendar, calendar_lines, templates
+from orchctl.core import calendar, calendar_lines
 from orchctl.core.catalog import Schedule, ScheduleTable
 from orchctl.core.catalog_cadences import cron_problem, rrule_problem
-from orchctl.core.catalog_words import is_secret, printable
+from orchctl.core.catalog_source import Source
+from orchctl.core.catalog_written import WrittenJob
 from orchctl.core.names import ENV_KEY_PATTERN, NAME_PATTERN, is_env_key, is_name, nearest
 from orchctl.core.toml_lines import Path
-
-if TYPE_CHECKING:
-    from orchctl.core.catalog_build import Source
 
 # Folders of the manifest tree that hold something else than runs.
 RESERVED_ASSETS = ("events", "backfills")
@@ -25,6 +25,27 @@ def check_name(source: Source, path: Path, name: str) -> None:
     """A job or schedule must have a name that can be a file, a flow and an argument."""
     if not is_name(name):
         source.wrong(path, f'the name "{name}" is not allowed', allowed=NAME_PATTERN)
+
+
+def regex_problem(pattern: str) -> str | None:
+    """Return why a regular expression cannot be used, None where it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error) or "is nested too deeply"
+    return None
+
+
+def unknown(source: Source, path: Path, what: str, name: str, *, known: Collection[str], none: str) -> None:
+    """Note that there is no `what` of this name. `none` is what to say where there is not one to choose from."""
+    source.wrong(
+        path,
+        f'there is no {what} "{name}"',
+        allowed=", ".join(sorted(known)) or none,
+        nearest=nearest(name, known),
+    )
 
 
 def is_timezone(name: str) -> bool:
@@ -105,38 +126,36 @@ def check_schedule_names(
         return
     for index, name in enumerate(names):
         if isinstance(name, str) and name not in known:
-            source.wrong(
-                (*path, "schedules", index),
-                f'there is no schedule "{name}"',
-                allowed=", ".join(sorted(known)) or "no schedule is defined",
-                nearest=nearest(name, known),
-            )
+            where: Path = (*path, "schedules", index)
+            unknown(source, where, "schedule", name, known=known, none="no schedule is defined")
 
 
-def check(source: Source, schedules: Mapping[str, tuple[Schedule, ...]]) -> None:
+def check(source: Source, schedules: Mapping[str, tuple[Schedule, ...]], jobs: Sequence[WrittenJob]) -> None:
     """Check what spans several keys or jobs, on the tables as they were written: also those of broken jobs."""
     owners: dict[object, str] = {}
-    tables, defaults = source.data.get("jobs", {}), source.data.get("defaults")
+    defaults = source.data.get("defaults")
+    if isinstance(defaults, dict):
+        _check_table(source, ("defaults",), defaults, schedules)
     inherited = defaults.get("legacy") if isinstance(defaults, dict) else None
-    named: list[tuple[Path, Any]] = [(("defaults",), defaults)]
-    named += [(("jobs", name), raw) for name, raw in tables.items()] if isinstance(tables, dict) else []
-    for path, raw in named:
-        if not isinstance(raw, dict):
-            continue
-        _check_templates(source, path, raw)
-        _check_env(source, path, raw.get("env"))
-        if raw.get("asset") in RESERVED_ASSETS:
-            source.wrong((*path, "asset"), f'"{raw["asset"]}" is a folder of orchctl itself in the manifest tree')
-        _check_slugs(source, path, raw.get("schedules"), schedules)
-        if path[0] == "jobs":
-            _check_legacy(source, path, raw.get("legacy", inherited), owners)
-    for name in RESERVED_ASSETS:
-        if isinstance(tables, dict) and isinstance(tables.get(name), dict) and "asset" not in tables[name]:
-            source.wrong(
-                ("jobs", name),
-                f'"{name}" is a folder of orchctl itself in the manifest tree',
-                allowed="asset = another name",
-            )
+    for job in jobs:
+        _check_table(source, job.path, job.raw, schedules)
+        _check_legacy(source, job.path, job.raw.get("legacy", inherited), owners)
+        if job.name in RESERVED_ASSETS and "asset" not in job.raw:
+            source.wrong(job.path, reserved(job.name), allowed="asset = another name")
+
+
+def _check_table(
+    source: Source, path: Path, raw: Mapping[str, Any], schedules: Mapping[str, tuple[Schedule, ...]]
+) -> None:
+    check_env(source, (*path, "env"), raw.get("env"))
+    if raw.get("asset") in RESERVED_ASSETS:
+        source.wrong((*path, "asset"), reserved(raw["asset"]))
+    _check_slugs(source, path, raw.get("schedules"), schedules)
+
+
+def reserved(name: str) -> str:
+    """Say that an asset may not have this name."""
+    return f'"{name}" is a folder of orchctl itself in the manifest tree'
 
 
 def _check_slugs(source: Source, path: Path, names: object, schedules: Mapping[str, tuple[Schedule, ...]]) -> None:
@@ -164,35 +183,10 @@ def _check_legacy(source: Source, path: Path, triggers: object, owners: dict[obj
         owners.setdefault(repr(key), owner)
 
 
-def _check_env(source: Source, path: Path, env: object) -> None:
+def check_env(source: Source, path: Path, env: object) -> None:
+    """The keys of an environment must be names of variables, and not those that the runner sets."""
     for key in env if isinstance(env, dict) else ():
         if not is_env_key(key):
-            source.wrong((*path, "env", key), "is not the name of a variable", allowed=ENV_KEY_PATTERN)
+            source.wrong((*path, key), "is not the name of a variable", allowed=ENV_KEY_PATTERN)
         elif key.startswith(("ORCHCTL_", "PREFECT__")):
-            source.wrong((*path, "env", key), "is set by the runner itself")
-
-
-def _check_templates(source: Source, path: Path, raw: Mapping[str, Any]) -> None:
-    for where, text in _templates_of(raw):
-        bad = templates.problems(text)
-        if bad:
-            # A token may be a piece of a password: it is shown only where it can be seen in the masked text.
-            secret = is_secret(where) or any(token not in printable(text) for token in bad)
-            source.wrong(
-                (*path, *where),
-                f"{'a brace' if secret else ', '.join(bad)} means nothing in a template",
-                allowed=" ".join(f"{{{word}}}" for word in templates.WORDS) + ", {{ and }} for braces",
-                nearest=None if secret else nearest(bad[0].strip("{}"), templates.WORDS),
-            )
-
-
-def _templates_of(raw: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    for key in ("command", "dry_run_command", "outputs"):
-        values = raw.get(key)
-        for index, text in enumerate(values if isinstance(values, list) else ()):
-            if isinstance(text, str):
-                yield (key, index), text
-    env = raw.get("env")
-    for name, text in env.items() if isinstance(env, dict) else ():
-        if isinstance(text, str):
-            yield ("env", name), text
+            source.wrong((*path, key), "is set by the runner itself")

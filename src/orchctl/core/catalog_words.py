@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from orchctl.core.catalog import CronTrigger, Gates, JobTable, ScheduleTable, TimerTrigger
+from orchctl.core.catalog import CronTrigger, TimerTrigger
 from orchctl.core.mask import STARS, Masker, looks_secret
 from orchctl.core.names import nearest, visible
 from orchctl.core.toml_lines import Path
@@ -17,6 +18,7 @@ from orchctl.core.toml_lines import Path
 _TYPES = {
     "string_type": "a string",
     "int_type": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a table",
@@ -25,7 +27,9 @@ _TYPES = {
     "model_attributes_type": "a table",
 }
 _PLAIN = {"missing": ("is missing", None), "too_short": ("is empty", "at least one")}
-_TAGS = {"timer", "cron"}
+_TAGS: Mapping[int | str, type[BaseModel]] = {"timer": TimerTrigger, "cron": CronTrigger}
+# Where pydantic names each type that a scalar of a contract could have been: how much of the path is the scalar's.
+_SCALARS: Mapping[Path, int] = {("min",): 5, ("max",): 5, ("allowed",): 6}
 _URLS = Masker(())
 
 
@@ -41,13 +45,12 @@ class Said:
 
 def describe(detail: ErrorDetails, prefix: Path, top: type[BaseModel]) -> Said:
     """Turn one pydantic error below `prefix`, in a file that is a `top`, into our words."""
-    tag = next((part for before, part in _pairs(detail["loc"]) if isinstance(before, int) and part in _TAGS), None)
-    inner = tuple(part for before, part in _pairs(detail["loc"]) if not (isinstance(before, int) and part in _TAGS))
-    path: Path = (*prefix, *inner)
+    tag, loc = _tagged(detail["loc"])
+    path: Path = tuple(part for part in (*prefix, *loc) if part != "[key]")
     kind, found = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        words = sorted(_model(prefix, inner, tag, top).model_fields)
-        return Said(path, "unknown key", allowed=", ".join(words), nearest=nearest(str(inner[-1]), words))
+        words = sorted(field.alias or name for name, field in _table(path, tag, top).model_fields.items())
+        return Said(path, "unknown key", allowed=", ".join(words), nearest=nearest(str(path[-1]), words))
     if kind in _PLAIN:
         return Said(path, *_PLAIN[kind])
     if kind == "literal_error":
@@ -57,15 +60,27 @@ def describe(detail: ErrorDetails, prefix: Path, top: type[BaseModel]) -> Said:
         message = f"found {_shown(path, found)}" if is_word else found_words(path, found)
         return Said(path, message, " or ".join(words), nearest(str(found), words) if is_word else None)
     if kind in _TYPES:
-        return Said(path, found_words(path, found), allowed=_TYPES[kind])
+        scalar = _scalar(path)
+        return Said(scalar or path, found_words(path, found), allowed="a number or a text" if scalar else _TYPES[kind])
     if kind == "value_error":
         return Said(path, _value_error(path, detail))
     return Said(path, f"found {_shown(path, found)}", allowed=_constraint(detail))
 
 
+def _scalar(path: Path) -> Path | None:
+    """Return the path of the number or text of a contract that pydantic has tried to read as several types, one a time.
+
+    None for any other path.
+    """
+    ends = _SCALARS.get(path[4:5], len(path)) if path[:1] == ("contracts",) and path[2:3] == ("columns",) else len(path)
+    return path[:ends] if path[ends:] else None
+
+
 def is_secret(path: Path) -> bool:
     """Whether the value at `path` must not be shown."""
-    return any(isinstance(part, str) and looks_secret(part) for part in path)
+    # The `key` of an as_of mode is a place in a file.
+    parts = path[:-1] if "as_of" in path and path[-1] == "key" else path
+    return any(isinstance(part, str) and looks_secret(part) for part in parts)
 
 
 def printable(text: str) -> str:
@@ -79,20 +94,37 @@ def found_words(path: Path, value: object) -> str:
     return f"found {shown}" if shown == kind else f"found {shown}, {kind}"
 
 
-def _pairs(loc: tuple[int | str, ...]) -> list[tuple[int | str | None, int | str]]:
-    return list(zip((None, *loc), loc, strict=False))
+def _tagged(loc: tuple[int | str, ...]) -> tuple[str | None, tuple[int | str, ...]]:
+    """Return the kind of legacy trigger that pydantic puts into a path, and the path without it."""
+    for place in range(2, len(loc)):
+        kind = loc[place]
+        if loc[place - 2] == "legacy" and isinstance(loc[place - 1], int) and kind in _TAGS:
+            return str(kind), (*loc[:place], *loc[place + 1 :])
+    return None, loc
 
 
-def _model(prefix: Path, inner: tuple[int | str, ...], tag: int | str | None, top: type[BaseModel]) -> Any:
+def _table(path: Path, tag: str | None, top: type[BaseModel]) -> type[BaseModel]:
+    """Return the table that the last part of `path` would be a key of, in a file that is a `top`."""
     if tag is not None:
-        return CronTrigger if tag == "cron" else TimerTrigger
-    if inner[0] == "gates" and len(inner) > 1:
-        return Gates
-    if prefix[:1] in {("jobs",), ("defaults",)}:
-        return JobTable
-    if prefix[:1] == ("schedules",):
-        return ScheduleTable
-    return top
+        return _TAGS[tag]
+    found: Any = top
+    for part in path[:-1]:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            fields = found.model_fields.items()
+            found = next(field.annotation for name, field in fields if part == (field.alias or name))
+        else:  # a list, or a table of tables
+            found = next(inner for inner in reversed(get_args(found)) if inner is not ...)
+        found = _plain(found)
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else top
+
+
+def _plain(annotation: Any) -> Any:
+    """Return an annotation without what is checked of it, and without None."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return _plain(next(kind for kind in get_args(annotation) if kind is not NoneType))
+    return annotation
 
 
 def _value_error(path: Path, detail: ErrorDetails) -> str:

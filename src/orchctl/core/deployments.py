@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchctl.core import schedules
+from orchctl.core import limits, schedules
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.remote import RemoteDeployment
 
@@ -17,11 +17,13 @@ ENTRYPOINT = "orchctl.runner.flow.run_job"
 STATE_DIR_VARIABLE = "ORCHCTL_STATE_DIR"
 # Prefect's limit of one run would decide before the slot rule does. Its CANCEL_NEW takes whichever of several late
 # runs comes first and cancels the rest, the newest among them, without a record; so with `skip` there is no limit,
-# and the job's lock decides, which leaves a manifest. Its ENQUEUE only lets runs wait, which is what `queue` says.
-_LIMITS: Mapping[str, tuple[int | None, str | None]] = {"skip": (None, None), "queue": (1, "ENQUEUE")}
+# and the job's lock decides, which leaves a manifest. Its ENQUEUE only lets runs wait, which is what `queue` says. Runs
+# of backfills count too, and theirs are places of their own: a slot finds one whatever they are at.
+_COLLISION: Mapping[str, str | None] = {"skip": None, "queue": "ENQUEUE"}
 
 # The parameters of `runner/flow.py`, as Prefect's UI shows them. `job` and `digest` say which entry of which
-# applied catalog runs; the others make a run for another date, instant or slot than the schedule would.
+# applied catalog runs; the others make a run for another date, instant, slot or partition than the schedule would, as
+# command or as steps, of some steps only, again from a step on, or as part of a backfill.
 PARAMETER_SCHEMA: Mapping[str, Any] = {
     "title": "Parameters",
     "type": "object",
@@ -31,6 +33,12 @@ PARAMETER_SCHEMA: Mapping[str, Any] = {
         "game_date": {"title": "game_date", "type": "string", "position": 2, "default": ""},
         "run_as_of_ts": {"title": "run_as_of_ts", "type": "string", "position": 3, "default": ""},
         "slot": {"title": "slot", "type": "string", "position": 4, "default": ""},
+        "execution": {"title": "execution", "type": "string", "position": 5, "default": ""},
+        "steps": {"title": "steps", "type": "string", "position": 6, "default": ""},
+        "from_step": {"title": "from_step", "type": "string", "position": 7, "default": ""},
+        "backfill": {"title": "backfill", "type": "string", "position": 8, "default": ""},
+        "as_of_mode": {"title": "as_of_mode", "type": "string", "position": 9, "default": ""},
+        "partition": {"title": "partition", "type": "object", "position": 10, "default": {}},
     },
     "required": ["job", "digest"],
     "definitions": {},
@@ -75,7 +83,7 @@ MANAGED = (
 
 def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desired:
     """Return the deployment of `job`. `digest` names the applied catalog that holds the job as it is here."""
-    limit, collision = _LIMITS[job.overlap]
+    limit = 1 + limits.backfills_at_a_time(catalog, job.work_pool) if job.overlap == "queue" else None
     fields = {
         "entrypoint": ENTRYPOINT,
         "path": None,
@@ -86,7 +94,7 @@ def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desir
         "parameter_schema": dict(PARAMETER_SCHEMA),
         "enforce_parameter_schema": True,
         "concurrency_limit": limit,
-        "collision_strategy": collision,
+        "collision_strategy": _COLLISION[job.overlap],
         "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir}},
         "tags": sorted({TAG, *job.tags}),
         "labels": {LABEL_CATALOG: catalog.name, LABEL_JOB: job.name},

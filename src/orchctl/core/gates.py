@@ -109,7 +109,8 @@ def applied(job: str, proposed: Plan) -> Gate:
         what = [each.field for each in change.fields] + [f"schedule {each.slug}" for each in change.schedules]
         return refused("applied", f"{how}: {', '.join(what)}", f"`orchctl plan {job}`, then `orchctl sync {job}`")
     if not proposed.empty:
-        return refused("applied", "the work pool or the applied catalog is missing", f"`orchctl sync {job}`")
+        missing = "the work pool, its queue, a limit or the applied catalog is missing or differs"
+        return refused("applied", missing, f"`orchctl sync {job}`")
     return ok("applied", "Prefect is as the catalog has it")
 
 

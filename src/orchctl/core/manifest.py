@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
+from orchctl.core import step_events
 from orchctl.core.names import format_instant, is_dotted_name, is_name, is_run_id, parse_date, parse_instant
 
 VERSION = "v1"
@@ -17,7 +18,11 @@ _REASON_LIMIT = 300
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a run is. All instants are UTC; `slot` is None for a run that is for no slot."""
+    """Who a run is, or one of its steps. All instants are UTC; `slot` is None for a run that is for no slot.
+
+    `step` None: the run itself, of which `execution` says what it runs. `keys` are those of the partition beside the
+    date.
+    """
 
     job: str
     asset: str
@@ -29,6 +34,9 @@ class Identity:
     mode: Literal["live", "observe"]
     attempt: int
     origin: str = "prefect"
+    step: str | None = None
+    execution: Literal["command", "steps"] = "command"
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +65,20 @@ class Away:
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why a run failed. `snippet` is the end of its output with secrets masked, None where there was none."""
+    """Why a run failed. `snippet` is the end of its output with secrets masked, None where there was none.
+
+    `kind` is the class of a step's failure (`core.failures`), None where nobody asked.
+    """
 
     type: str
     message: str
     snippet: str | None = None
+    kind: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a manifest holds it."""
+        own = {"class": self.kind} if self.kind is not None else {}
+        return {"type": self.type, "message": self.message, "snippet": self.snippet, **own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +90,19 @@ class Skipped:
 
 
 def started(who: Identity, place: Place | Away, environment: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
-    """Return the manifest of a run that starts `at`: status `running`."""
+    """Return the manifest of a run, or of a step, that starts `at`: status `running`."""
+    own: dict[str, Any] = {"publish": None} if who.step is not None else {"execution": who.execution, "steps": []}
     return {
         "manifest_version": VERSION,
         "asset": who.asset,
         "job": who.job,
-        "step": None,
-        "task_name": who.job,
+        "step": who.step,
+        "task_name": who.step or who.job,
         "partition": {
             "game_date": who.game_date.isoformat(),
             "run_as_of_ts": format_instant(who.as_of),
             "run_id": who.run_id,
+            **who.keys,
         },
         "status": "running",
         "reason": None,
@@ -100,6 +119,7 @@ def started(who: Identity, place: Place | Away, environment: Mapping[str, Any], 
         "checks": [],
         "error": None,
         "attempts": [],
+        **own,
         "environment": {
             **environment,
             "hostname": place.hostname,
@@ -145,7 +165,7 @@ def finished(  # noqa: PLR0913 (keyword-only: the fields of a record)
         "exit_code": exit_code,
         "signal": signal,
         "outputs": [dict(output) for output in outputs],
-        "error": {"type": error.type, "message": error.message, "snippet": error.snippet} if error else None,
+        "error": error.to_json() if error else None,
         "attempts": [*manifest.get("attempts", []), attempt],
     }
 
@@ -181,9 +201,12 @@ def event(name: str, manifest: Mapping[str, Any], *, at: datetime) -> dict[str, 
 def events_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the events that a manifest's run must have left, oldest first, each with its instant.
 
-    They are those that were written at the time, but for the reasons and processes of earlier attempts, which
-    no manifest keeps.
+    For the manifest of a step, those of the step (`step_events.known_by`). They are those that were written at the
+    time, but for the reasons and processes of earlier attempts, which no manifest keeps.
     """
+    if is_step(manifest):
+        yield from step_events.known_by(manifest)
+        return
     running = {"status": "running", "reason": None, "error": None, "exit_code": None, "signal": None}
     attempts = [one for one in manifest.get("attempts") or [] if one["attempt"] < manifest["attempt"]]
     last = {key: manifest[key] for key in ("attempt", "status", "exit_code", "signal")} | manifest["timing"]
@@ -199,6 +222,11 @@ def events_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
             ended = one["finished_at"] or one["started_at"]
             content = {**of_attempt, **{key: one[key] for key in ("status", "exit_code", "signal")}, "timing": timing}
             yield ended, event(final_event_name(one["status"]), content, at=parse_instant(ended))
+
+
+def is_step(data: Mapping[str, Any]) -> bool:
+    """Whether a manifest or an event is that of a step, and so of no run of its own."""
+    return data.get("step") is not None
 
 
 def final_event_name(status: str) -> str:
@@ -285,14 +313,15 @@ def _run(
             exit_code=_integer(data.get("exit_code")),
             signal=_text(data.get("signal")),
             reason=_text(data.get("reason")),
-            place=_place(environment),
+            place=place_of(environment),
             data_root=data_root,
         )
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not a run of orchctl: {error!r}") from error
 
 
-def _place(environment: Mapping[str, Any]) -> Place | None:
+def place_of(environment: Mapping[str, Any]) -> Place | None:
+    """Return where a run's process lives by the `environment` of its manifest, None where that does not say."""
     try:
         return Place(
             str(environment["hostname"]),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
+from orchctl.core import limits
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.deployments import (
     LABEL_CATALOG,
@@ -21,17 +21,12 @@ from orchctl.core.deployments import (
     is_ours,
     observed,
 )
-from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteSchedule
+from orchctl.core.limits import Because, LimitChange, QueueChange
+from orchctl.core.remote import RemoteDeployment, RemoteLimit, RemotePool, RemoteQueue, RemoteRun, RemoteSchedule
 from orchctl.core.schedules import canonical
 
-Because = Literal["catalog", "by hand"]
 # Prefect lets labels be set only when a deployment is made.
-_NEEDS_RECREATE = frozenset({"labels"})
-# Sent together, for the server checks them together: a queue belongs to its pool, parameters to their schema.
-_TOGETHER = (
-    frozenset({"work_pool", "work_queue"}),
-    frozenset({"parameters", "parameter_schema", "enforce_parameter_schema"}),
-)
+NEEDS_RECREATE = frozenset({"labels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +99,8 @@ class Plan:
     state_dir: str
     changes: tuple[Change, ...]
     pools: tuple[str, ...] = ()
+    queues: tuple[QueueChange, ...] = ()
+    limits: tuple[LimitChange, ...] = ()
     notes: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     desired: Mapping[str, Desired] = field(default_factory=dict)
@@ -112,7 +109,8 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether Prefect and the state directory are as the catalog has them."""
-        return not (self.changes or self.pools or self.writes_catalog or self.conflicts)
+        beside = self.pools or self.queues or self.limits or self.writes_catalog
+        return not (self.changes or beside or self.conflicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class Gathered:
     `deployments` are those with our tag or one of our names; `flow_names` holds the names of their flows by id,
     where their own label does not say it beyond doubt. `applied` holds this catalog and those that deployments
     refer to, None for one that is not on this host. `owned` names the jobs gone from the catalog that Prefect owns.
+    `queues` are those of each pool that there is, by pool; they and `limits` None: not looked at.
     """
 
     deployments: tuple[RemoteDeployment, ...]
@@ -130,6 +129,8 @@ class Gathered:
     applied: Mapping[str, Catalog | None]
     state_dir: str
     owned: frozenset[str] = frozenset()
+    queues: Mapping[str, tuple[RemoteQueue, ...]] | None = None
+    limits: tuple[RemoteLimit, ...] | None = None
 
 
 def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prune: bool = False) -> Plan:
@@ -153,7 +154,7 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
         actual = ours.get(job.name)
         previous = _previous(actual, gathered)
         target = targets[job.name] = _target(catalog, job, actual, gathered, digest)
-        change = _compare(target, actual, previous, _as_applied(target, actual, previous, gathered, digest))
+        change = _compare(catalog, target, actual, previous, _as_applied(target, actual, previous, gathered, digest))
         if change is not None:
             changes.append(change)
         if actual is not None:
@@ -167,12 +168,16 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
             else:
                 notes.append(f"{name}: gone from the catalog and still in Prefect; --prune deletes its deployment")
     pools, pool_conflicts = _pools(gathered, targets)
+    before = [each for each in gathered.applied.values() if each is not None]
+    because: Because = "by hand" if gathered.applied.get(digest) is not None else "catalog"
     return Plan(
         digest=digest,
         state_dir=gathered.state_dir,
         changes=tuple(sorted(changes, key=lambda change: change.job)),
         pools=pools,
-        notes=tuple(notes),
+        queues=limits.queue_changes(catalog, gathered.queues, pools=_pool_names(targets), because=because),
+        limits=limits.limit_changes(catalog, gathered.limits, jobs=wanted, because=because),
+        notes=(*notes, *(() if wanted else limits.notes(catalog, gathered.limits, gathered.queues, before))),
         conflicts=(*conflicts, *pool_conflicts),
         desired=targets,
         writes_catalog=_must_write(targets, gathered, digest),
@@ -224,26 +229,33 @@ def _target(catalog: Catalog, job: Job, actual: RemoteDeployment | None, gathere
 
 
 def same_job(one: Catalog, other: Catalog, name: str) -> bool:
-    """Whether the job `name` means the same in both catalogs, schedules and zone of `game_date` included."""
+    """Whether the job `name` means the same in both catalogs: with its schedules, the zone of `game_date`, and the
+    contracts and limits that its steps name.
+    """
     first, second = one.jobs.get(name), other.jobs.get(name)
     if first is None or second is None or first != second or one.timezone != other.timezone:
         return False
-    return one.schedules_of(first) == other.schedules_of(second)
+    same = one.parts_of(first) == other.parts_of(second)
+    return same and one.schedules_of(first) == other.schedules_of(second)
 
 
 def _compare(
-    target: Desired, actual: RemoteDeployment | None, previous: Catalog | None, before: Desired | None
+    catalog: Catalog,
+    target: Desired,
+    actual: RemoteDeployment | None,
+    previous: Catalog | None,
+    before: Desired | None,
 ) -> Change | None:
     name = target.job.name
     if actual is None:
         created = tuple(ScheduleChange(item.slug, "create", None, item, "catalog") for item in target.schedules)
         fields = tuple(FieldChange(key, None, target.fields[key], "catalog") for key in MANAGED)
         return Change(name, "create", fields, created)
-    fields = (*_fields(target, actual, before), *_job_fields(target, previous))
+    fields = (*_fields(target, actual, before), *_job_fields(catalog, target.job, previous))
     schedules = _schedules(target, actual, before)
     if not fields and not schedules:
         return None
-    if any(item.field in _NEEDS_RECREATE for item in fields):
+    if any(item.field in NEEDS_RECREATE for item in fields):
         return Change(name, "recreate", fields, schedules, actual.id)
     return Change(name, "update", fields, schedules, actual.id)
 
@@ -272,17 +284,17 @@ def _fields(target: Desired, actual: RemoteDeployment, before: Desired | None) -
     return tuple(changes)
 
 
-def _job_fields(target: Desired, previous: Catalog | None) -> tuple[FieldChange, ...]:
-    """Name what changed in the job itself and reaches Prefect only through the digest (command, time-out, …)."""
-    old = previous.jobs.get(target.job.name) if previous is not None else None
-    if old is None or old == target.job:
+def _job_fields(catalog: Catalog, job: Job, previous: Catalog | None) -> tuple[FieldChange, ...]:
+    """Name what changed in the job itself and reaches Prefect only through the digest (command, a step, …)."""
+    old = previous.jobs.get(job.name) if previous is not None else None
+    if previous is None or old is None:
         return ()
-    before, after = old.model_dump(mode="json"), target.job.model_dump(mode="json")
+    before, after = previous.parts_of(old), catalog.parts_of(job)
     shown_elsewhere = {"description", "tags", "work_pool", "schedules"}
     return tuple(
-        FieldChange(f"job.{key}", before[key], after[key], "catalog")
-        for key in after
-        if before[key] != after[key] and key not in shown_elsewhere
+        FieldChange(f"job.{key}", before.get(key), after.get(key), "catalog")
+        for key in {**after, **before}
+        if before.get(key) != after.get(key) and key not in shown_elsewhere
     )
 
 
@@ -352,8 +364,12 @@ def _stranger(deployment: RemoteDeployment, catalog_name: str) -> Conflict:
     )
 
 
+def _pool_names(targets: Mapping[str, Desired]) -> list[str]:
+    return sorted({target.job.work_pool for target in targets.values()})
+
+
 def _pools(gathered: Gathered, targets: Mapping[str, Desired]) -> tuple[tuple[str, ...], tuple[Conflict, ...]]:
-    names = sorted({target.job.work_pool for target in targets.values()})
+    names = _pool_names(targets)
     missing = tuple(name for name in names if gathered.pools.get(name) is None)
     wrong = tuple(
         Conflict(
@@ -365,33 +381,3 @@ def _pools(gathered: Gathered, targets: Mapping[str, Desired]) -> tuple[tuple[st
         if (pool := gathered.pools.get(name)) is not None and pool.type != "process"
     )
     return missing, wrong
-
-
-def patch_fields(change: Change, target: Desired) -> dict[str, Any]:
-    """Return the managed fields that a PATCH for `change` must send, with those that only make sense together."""
-    names = {item.field for item in change.fields if not item.field.startswith("job.")} - _NEEDS_RECREATE
-    for group in _TOGETHER:
-        if names & group:
-            names |= group
-    return {name: target.fields[name] for name in MANAGED if name in names}
-
-
-def split_runs(
-    runs: Iterable[RemoteRun], change: Change, *, now: datetime
-) -> tuple[tuple[RemoteRun, ...], tuple[RemoteRun, ...]]:
-    """Split a deployment's scheduled runs into those that `change` deletes and those that it keeps.
-
-    The rule is Prefect's own (`_delete_scheduled_runs`): made by a schedule, never started, not waiting for a
-    concurrency slot, and due in the future; where a schedule is deleted in place, late ones too. Deleting a
-    deployment takes the runs made by hand with it.
-    """
-    drops_schedule = change.action == "update" and any(item.action == "delete" for item in change.schedules)
-    late_too = change.action == "delete" or drops_schedule
-    deleted: list[RemoteRun] = []
-    kept: list[RemoteRun] = []
-    for run in runs:
-        waits = run.run_count == 0 and run.state_name != "AwaitingConcurrencySlot"
-        due_later = run.expected_start is not None and run.expected_start > now
-        goes = waits and (run.auto_scheduled or change.action == "delete") and (late_too or due_later)
-        (deleted if goes else kept).append(run)
-    return tuple(deleted), tuple(kept)

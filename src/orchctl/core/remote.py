@@ -22,6 +22,32 @@ class RemotePool:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteQueue:
+    """A work queue of a pool. Among the queues of a pool, workers take from that with the lowest `priority` first.
+
+    `concurrency_limit` is how many of its runs may go at a time, None: as many as there are.
+    """
+
+    name: str
+    priority: int
+    concurrency_limit: int | None
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLimit:
+    """A global concurrency limit: `limit` places. One that is not `active` limits nothing.
+
+    `decay` is how many places become free by themselves in a second: above 0, it is no limit of what goes on at a time.
+    """
+
+    name: str
+    limit: int
+    active: bool
+    decay: float
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteWorker:
     """A worker that has polled a pool. `last_heartbeat` is None if it never did; `online` is the server's opinion."""
 
@@ -78,7 +104,8 @@ class RemoteRun:
     """A flow run. `expected_start` is the instant it was scheduled for (its slot, if a schedule made it).
 
     `state_type` is Prefect's (SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, CRASHED, CANCELLING,
-    PAUSED) or None for a run without a state; `state_name` may be finer (Late, AwaitingRetry, …).
+    PAUSED) or None for a run without a state; `state_name` may be finer (Late, AwaitingRetry, …). `state_since` is when
+    it came into that state, None where the server did not say.
     """
 
     id: str
@@ -91,6 +118,8 @@ class RemoteRun:
     auto_scheduled: bool
     created_by_schedule: str | None
     run_count: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    state_since: datetime | None = None
 
     @property
     def finished(self) -> bool:

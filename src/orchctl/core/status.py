@@ -238,8 +238,8 @@ def _deployment(prefect: Prefects) -> DeploymentWord:
 
 
 def is_late(run: RemoteRun, now: datetime) -> bool:
-    """Whether a run waits past its time."""
-    waits = run.state_name in {"Late", "Scheduled"}
+    """Whether a run waits past its time. Those of a backfill wait for their turn."""
+    waits = run.state_name in {"Late", "Scheduled"} and not run.parameters.get("backfill")
     return waits and run.expected_start is not None and run.expected_start < now - ON_TIME
 
 

@@ -18,19 +18,21 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterWorkQueueName,
 )
 from prefect.client.schemas.objects import FlowRun, FlowRunPolicy, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
-from orchctl import wiring
 from orchctl.core.names import parse_date, parse_instant
 from orchctl.core.names import run_id as run_id_of
 from orchctl.errors import OrchctlError
 from orchctl.runner import guard
+from orchctl.runner.flow_tasks import PrefectTasks
 from orchctl.runner.job import execute, look_up
 from orchctl.runner.shapes import Host, Outcome, Request
+from orchctl.wiring import runs
 
 
 class RunFailed(OrchctlError):
@@ -38,22 +40,53 @@ class RunFailed(OrchctlError):
 
 
 @flow(name="orchctl-job", log_prints=False, validate_parameters=False)
-def run_job(job: str, digest: str, game_date: str = "", run_as_of_ts: str = "", slot: str = "") -> State[Any]:
+def run_job(  # noqa: PLR0913, PLR0917 (the parameters of a flow run, by name)
+    job: str,
+    digest: str,
+    game_date: str = "",
+    run_as_of_ts: str = "",
+    slot: str = "",
+    execution: str = "",
+    steps: str = "",
+    from_step: str = "",
+    backfill: str = "",
+    as_of_mode: str = "",
+    partition: dict[str, str] | None = None,
+) -> State[Any]:
     """Run one job of an applied catalog. Empty strings: the job's own rule decides."""
     run = _this_run()
     with get_client(sync_client=True) as client:
-        request = _request(run, job, digest, game_date, run_as_of_ts, slot)
-        host = wiring.runner_host(Host, later_due=lambda due: _later_due(client, run, due))
+        request = _request(
+            run,
+            job=job,
+            digest=digest,
+            game_date=game_date,
+            run_as_of_ts=run_as_of_ts,
+            slot=slot,
+            execution=execution,
+            steps=steps,
+            from_step=from_step,
+            backfill=backfill,
+            as_of_mode=as_of_mode,
+            partition=partition or {},
+        )
+        host = runs.host(Host, later_due=lambda due: _later_due(client, run, due))
         host = replace(host, environment=_without_workspace(host.environment))
         found = look_up(request, host)
         _, asked = found
-        # Prefect has no field for retries on a deployment: each run is told how often it may be tried again.
-        policy = FlowRunPolicy(retries=asked.retries, retry_delay=asked.retry_delay)
+        # Prefect has no field for retries on a deployment: each run is told how often it may be tried again. Steps are
+        # tried again by themselves, or never: where a contract is broken, trying the run again would not help either.
+        # A backfill is tried again by who asked for it: a run that waits for its retry holds a place of the worker and
+        # none of the queue, so that failing backfills would take the places of live runs.
+        as_steps = (request.execution or asked.execution) == "steps"
+        retries = 0 if as_steps or request.backfill else asked.retries
+        policy = FlowRunPolicy(retries=retries, retry_delay=asked.retry_delay)
         name = run_id_of(request.expected_start, request.flow_run_id)
         client.update_flow_run(run.id, empirical_policy=policy, name=name)
     logger = get_run_logger()
     with guard.watching(request.flow_run_id) as tell:
-        outcome = execute(request, replace(host, tell=tell), lambda line: logger.info("%s", line), found)
+        tasks = PrefectTasks()
+        outcome = execute(request, replace(host, tell=tell), lambda line: logger.info("%s", line), found, tasks)
     return _state(job, outcome)
 
 
@@ -72,22 +105,34 @@ def _without_workspace(environment: Mapping[str, str]) -> dict[str, str]:
     return cleaned | ({"PYTHONPATH": os.pathsep.join(kept)} if kept else {})
 
 
-def _request(run: FlowRun, job: str, digest: str, game_date: str, as_of: str, slot: str) -> Request:
+def _request(run: FlowRun, **asked: Any) -> Request:
     expected = _plain(run.expected_start_time) if run.expected_start_time else datetime.now(UTC)
     due = expected if run.auto_scheduled else None
     trigger = "schedule" if run.auto_scheduled else "manual"
-    if slot:
-        due, trigger = parse_instant(slot), "catchup"
+    if asked["slot"]:
+        due, trigger = parse_instant(asked["slot"]), "catchup"
+    if asked["backfill"]:
+        # It claims no slot, whatever else is said: it never takes one from a live run.
+        due, trigger = None, "backfill"
+    execution = asked["execution"] or None
+    if execution not in {None, "command", "steps"}:
+        raise OrchctlError(f"execution is {execution!r:.40}, not command or steps")
     return Request(
-        job=job,
-        digest=digest,
+        job=asked["job"],
+        digest=asked["digest"],
         flow_run_id=str(run.id),
         expected_start=expected,
         attempt=max(1, run.run_count),
         slot=due,
         trigger=trigger,
-        game_date=parse_date(game_date) if game_date else None,
-        as_of=parse_instant(as_of) if as_of else None,
+        game_date=parse_date(asked["game_date"]) if asked["game_date"] else None,
+        as_of=parse_instant(asked["run_as_of_ts"]) if asked["run_as_of_ts"] else None,
+        execution=execution,
+        steps=tuple(name for name in asked["steps"].split(",") if name),
+        from_step=asked["from_step"] or None,
+        backfill=asked["backfill"] or None,
+        as_of_mode=asked["as_of_mode"] or None,
+        partition={str(key): str(value) for key, value in asked["partition"].items()},
     )
 
 
@@ -110,6 +155,8 @@ def _later_due(client: SyncPrefectClient, run: FlowRun, slot: datetime) -> datet
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=served)),
             expected_start_time=FlowRunFilterExpectedStartTime(after_=slot, before_=datetime.now(UTC)),
+            # A backfill can have more runs in that time than are looked at here.
+            work_queue_name=FlowRunFilterWorkQueueName(any_=[run.work_queue_name]) if run.work_queue_name else None,
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=50,

@@ -5,9 +5,9 @@ says nothing to the server: commands would run on, and the run would stay Runnin
 The guard lives in a session of its own, is told over a pipe what there is to end, and acts when that pipe ends
 without a goodbye:
 
-- the worker lives, or has ended in order (it then removes the flow run's folder): the command is stopped as a
-  cancel would stop it, and the record is completed in its manifest and in Prefect; a run that had not begun is
-  handed back to Prefect instead.
+- the worker lives, or has ended in order (it then removes the flow run's folder): the command, or each of those of
+  steps that run side by side, is stopped as a cancel would stop it, and the record is completed in the manifests and
+  in Prefect; a run that had not begun is handed back to Prefect instead.
 - the worker was killed too: somebody else's doing, and no reason to stop a healthy command. It runs on, holds
   the job's lock, and is stopped at its time-out.
 """
@@ -28,9 +28,10 @@ from typing import IO, Any
 
 from orchctl.adapters import host_facts
 from orchctl.core import manifest as manifests_format
+from orchctl.core import step_events
 from orchctl.core.manifest import RunError
 from orchctl.errors import OrchctlError
-from orchctl.runner.descendants import Family, send
+from orchctl.runner.descendants import Family, Process, send
 
 SETTLE_S = 0.5
 """Whoever kills the worker and the flow run's process kills them within this time of each other."""
@@ -97,26 +98,45 @@ def main(pipe: IO[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A control group that is stopped as a whole must not take the guard before its work is done.
         signal.signal(number, signal.SIG_IGN)
-    told: dict[str, Any] = {}
+    told = _Told()
     for line in pipe:
-        told.update(json.loads(line))
-    if told and not told.get("done"):
+        told.hear(json.loads(line))
+    if told.facts and not told.facts.get("done"):
         _TakeOver(told).run()
 
 
-class _TakeOver:
-    """What is left to do for a flow run whose process was killed.
+class _Told:
+    """What the flow run's process has said.
 
-    Told: `flow_run_id`, `flow_pid`, `worker` and `worker_started` (ticks), `folder` (which an orderly worker
-    removes, or None), `run` (where its manifest is) once the start is recorded, and while the command runs
-    `command` (its pid), `command_started`, `token`, `kill_after` (s), `ends_by` (monotonic).
+    `facts`: `flow_run_id`, `flow_pid`, `worker` and `worker_started` (ticks), `folder` (which an orderly worker
+    removes, or None), `run` (where its manifest is) once the start is recorded. `steps`: where the manifests of the
+    steps are that have begun. `commands`, by their token, while they run: `command` (the pid), `command_started`,
+    `kill_after` (s), `ends_by` (monotonic).
     """
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.told = told
-        self.family = Family(main_thread_waits=True, token=told.get("token"))
-        if told.get("command"):
-            self.family.take_over(told["command"], told["command_started"])
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.steps: dict[str, dict[str, Any]] = {}
+        self.commands: dict[str, dict[str, Any]] = {}
+
+    def hear(self, said: dict[str, Any]) -> None:
+        """Take in one line."""
+        if "command" in said:
+            self.commands[said["token"]] = said
+        elif "ended" in said:
+            self.commands.pop(said["ended"], None)
+        elif "step" in said:
+            self.steps[said["step"]["asset"]] = said["step"]
+        else:
+            self.facts.update(said)
+
+
+class _TakeOver:
+    """What is left to do for a flow run whose process was killed."""
+
+    def __init__(self, told: _Told) -> None:
+        self.told, self.steps = told.facts, tuple(told.steps.values())
+        self.commands = tuple(_Command(said) for said in told.commands.values())
 
     def run(self) -> None:
         if not self._was_stopped():
@@ -151,45 +171,43 @@ class _TakeOver:
     def _abandoned(self) -> None:
         reason = "its worker and its process were killed"
         self._record("crashed", reason)
-        still = f"; the command (pid {self.told['command']}) may still run" if self.told.get("command") else ""
+        pids = ", ".join(str(command.pid) for command in self.commands)
+        several = "s" if len(self.commands) > 1 else ""
+        still = f"; the command{several} (pid {pids}) may still run" if pids else ""
         self._report("CRASHED", reason + still)
-        if not self.told.get("command"):
-            return
-        while self.family.living():
-            if time.monotonic() >= self.told["ends_by"]:
-                self._sweep()
-                return
-            time.sleep(1.0)
+        left = list(self.commands)
+        while left := [command for command in left if command.living()]:
+            for command in left:
+                if time.monotonic() >= command.ends_by:
+                    command.begin_to_end()
+                    command.end_some()
+            time.sleep(_POLL_S if any(command.ending for command in left) else 1.0)
 
     def _worker_lives(self) -> bool:
         started = self.told["worker_started"]
         return started is not None and host_facts.started_ticks(self.told["worker"]) == started
 
     def _sweep(self) -> None:
-        """SIGTERM to each process of the command, SIGKILL after `kill_after`."""
-        kill_at = time.monotonic() + float(self.told.get("kill_after") or 0)
-        asked: set[tuple[int, int]] = set()
-        while living := self.family.living():
-            now = time.monotonic()
-            if now >= kill_at + GIVE_UP_S:
-                return
-            for process in living:
-                if now >= kill_at:
-                    send(process, signal.SIGKILL)
-                elif process.key not in asked:
-                    send(process, signal.SIGTERM, signal.SIGCONT)
-            asked |= {process.key for process in living}
+        """SIGTERM to each process of each command, SIGKILL after its `kill_after`."""
+        for command in self.commands:
+            command.begin_to_end()
+        left = self.commands
+        while left := tuple(command for command in left if command.end_some()):
             time.sleep(_POLL_S)
 
     def _record(self, status: manifests_format.Status, reason: str) -> None:
-        """Complete the manifest that the dead process left as running; any other is not ours to change."""
+        """Complete the manifests that the dead process left as running: those of the steps, then that of the run."""
+        for step in self.steps:
+            self._complete(step, status, reason)
+        if self.told.get("run"):
+            self._complete(self.told["run"], status, reason)
+
+    def _complete(self, where: dict[str, Any], status: manifests_format.Status, reason: str) -> None:
+        """Complete one manifest; one that is not running, or is another process's, is not ours to change."""
         from orchctl.adapters.manifests import Manifests
 
-        run = self.told.get("run")
-        if not run:
-            return
-        tree = Manifests(run["data_root"])
-        directory = tree.run_directory(run["asset"], date.fromisoformat(run["game_date"]), run["run_id"])
+        tree = Manifests(where["data_root"])
+        directory = tree.run_directory(where["asset"], date.fromisoformat(where["game_date"]), where["run_id"])
         with suppress(OSError, ValueError, KeyError, TypeError, OrchctlError):
             data = json.loads((directory / "manifest.json").read_bytes())
             if data["status"] != "running" or data["environment"]["pid"] != self.told["flow_pid"]:
@@ -199,11 +217,16 @@ class _TakeOver:
             error = None
             if status == "crashed":
                 error = RunError("Crashed", reason, _tail(directory / f"attempt-{data['attempt']}.log"))
+            if data.get("steps"):
+                data["steps"] = _rows(data["steps"], tree.steps_of(data), status)
             ended = manifests_format.finished(
                 data, status, at=now, duration_s=(now - began).total_seconds(), reason=reason, error=error
             )
             tree.write(ended)
-            tree.append(manifests_format.event(manifests_format.final_event_name(status), ended, at=now))
+            if manifests_format.is_step(ended):
+                tree.append(step_events.finished(ended, at=now))
+            else:
+                tree.append(manifests_format.event(manifests_format.final_event_name(status), ended, at=now))
 
     def _is_cancelled(self) -> bool:
         with suppress(OrchctlError), _prefect() as api:
@@ -217,6 +240,58 @@ class _TakeOver:
             run = api.flow_run(self.told["flow_run_id"])
             if run is not None and not run.finished and run.state_type != "SCHEDULED":
                 api.set_run_state(run.id, type=state, message=message)
+
+
+class _Command:
+    """A command that the dead process left behind."""
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        self.pid: int = said["command"]
+        self.ends_by: float = said["ends_by"]
+        self.ending = False
+        self._kill_after = float(said["kill_after"] or 0)
+        self._kill_at = float("inf")
+        self._asked: set[tuple[int, int]] = set()
+        self._family = Family(main_thread_waits=True, token=said["token"])
+        self._family.take_over(self.pid, said["command_started"])
+
+    def living(self) -> tuple[Process, ...]:
+        """Return its processes that still run."""
+        return self._family.living()
+
+    def begin_to_end(self) -> None:
+        """From now on it is to end. Repeatable."""
+        if not self.ending:
+            self.ending, self._kill_at = True, time.monotonic() + self._kill_after
+
+    def end_some(self) -> bool:
+        """Signal what has to be signalled now; False where nothing is left, or cannot be killed."""
+        now, living = time.monotonic(), self.living()
+        if now >= self._kill_at + GIVE_UP_S:
+            return False
+        for process in living:
+            if now >= self._kill_at:
+                send(process, signal.SIGKILL)
+            elif process.key not in self._asked:
+                send(process, signal.SIGTERM, signal.SIGCONT)
+        self._asked |= {process.key for process in living}
+        return bool(living)
+
+
+def _rows(
+    rows: list[dict[str, Any]], steps: list[dict[str, Any]], status: manifests_format.Status
+) -> list[dict[str, Any]]:
+    """Return the lines of a run's manifest by those of its steps, for a run that could not write them itself."""
+    by_name = {step["step"]: step for step in steps}
+    return [
+        {**row, **_row_of(by_name[row["name"]])} if row["name"] in by_name else {**row, "status": status}
+        for row in rows
+    ]
+
+
+def _row_of(step: dict[str, Any]) -> dict[str, Any]:
+    reason = step["reason"] or (step["error"] or {}).get("message")
+    return {"status": step["status"], "reason": reason, "attempts": step["attempt"], **step["timing"]}
 
 
 def _prefect() -> Any:

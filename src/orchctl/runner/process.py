@@ -116,20 +116,23 @@ def run_command(
     stop: StopEvent | None = None,
     on_started: Callable[[int], None] | None = None,
     on_ended: Callable[[Ended], None] | None = None,
+    main_thread_waits: bool | None = None,
 ) -> Ended:
     """Run the command to its end and return how it ended, once nothing of it runs any more.
 
     stdin is empty; stdout and stderr share one pipe to `pump`, which is started here and finished on return.
     The time-out, `stop` and any exception raised in the calling thread (signal handlers raise such) all stop
     the command the same way: SIGTERM to each of its processes, SIGKILL after `kill_after_s`, which an exception
-    limits to INTERRUPTED_S. A second exception brings SIGKILL at once. The first one is raised again in the end.
+    and `stop` limit to INTERRUPTED_S. A second exception brings SIGKILL at once. The first one is raised again in
+    the end.
 
     `on_started` gets the pid, `on_ended` the result, also where an exception is about to follow. Both are
-    called in the calling thread.
+    called in the calling thread. `main_thread_waits`: the main thread starts no processes of its own meanwhile; None:
+    that is known of the calling thread only (see `descendants`).
 
     Raises CommandNotStarted, after which neither was called.
     """
-    supervisor = _Supervisor(command, pump)
+    supervisor = _Supervisor(command, pump, main_thread_waits)
     raised: list[BaseException] = []
     try:
         while True:
@@ -154,7 +157,7 @@ def run_command(
 class _Supervisor:
     """Starts the command in a thread, waits for its end, and sweeps up after it."""
 
-    def __init__(self, command: Command, pump: OutputPump) -> None:
+    def __init__(self, command: Command, pump: OutputPump, main_thread_waits: bool | None) -> None:
         self.ended: Ended | None = None
         self._error: BaseException | None = None
         self._command = command
@@ -162,7 +165,8 @@ class _Supervisor:
         self._pid: int | None = None
         self._stopped: str | None = None
         self._hurry = False
-        self._main_thread_waits = threading.current_thread() is threading.main_thread()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._main_thread_waits = in_main_thread if main_thread_waits is None else main_thread_waits
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._started = threading.Event()
@@ -299,7 +303,7 @@ class _Supervisor:
         while living := family.living():
             now = time.monotonic()
             grace = self._command.kill_after_s
-            kill_at = began + (min(grace, INTERRUPTED_S) if self._stopped == "interrupted" else grace)
+            kill_at = began + (min(grace, INTERRUPTED_S) if self._stopped is not None else grace)
             if now >= give_up_at:
                 break
             if all(process.pid != pid for process in living):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.manifest import Place
 from orchctl.core.slots import Owner
+from orchctl.errors import OrchctlError
 from orchctl.services.observe import Eyes
 
 
@@ -21,6 +23,10 @@ class Request:
 
     `expected_start` is when the flow run was to start; `slot` is None for a run by hand. `game_date` and
     `as_of` are None where the job's own rule decides. `attempt` counts from 1.
+
+    `execution` None: as the catalog says. `steps`: only these; empty: all. `from_step`: it and what needs it run again
+    even where an earlier attempt succeeded. `backfill` is the id of the backfill that asked, `as_of_mode` the name of
+    the mode that `as_of` comes from, for the record. `partition` are keys of the partition that were given.
     """
 
     job: str
@@ -32,6 +38,12 @@ class Request:
     trigger: str
     game_date: date | None = None
     as_of: datetime | None = None
+    execution: Literal["command", "steps"] | None = None
+    steps: tuple[str, ...] = ()
+    from_step: str | None = None
+    backfill: str | None = None
+    as_of_mode: str | None = None
+    partition: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,12 @@ class ManifestsPort(Protocol):
     def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
     def write(self, manifest: Mapping[str, Any]) -> Path: ...  # noqa: D102
     def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102
+    def existing(self, asset: str, game_date: date, run_id: str) -> dict[str, Any] | None: ...  # noqa: D102
+    def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]: ...  # noqa: D102
+
+
+def _no_as_of(job: Job, mode: str, _date: date, _keys: Mapping[str, str]) -> datetime:
+    raise OrchctlError(f"nothing here gives the instant of {mode} for {job.name}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,8 @@ class Host:
     `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
     asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
     informed (`runner.guard`). `legacy_running` answers which legacy services of a job run now; it raises OrchctlError
-    where that cannot be known. `eyes` look at what systemd did; None: nothing does.
+    where that cannot be known. `eyes` look at what systemd did; None: nothing does. `as_of` gives the instant of an
+    as-of mode for a date; it raises OrchctlError. `chance` is a random share from 0 to 1.
     """
 
     applied: AppliedPort
@@ -93,5 +112,7 @@ class Host:
     tell: Callable[..., None] = lambda **_facts: None
     legacy_running: Callable[[Job], tuple[str, ...]] = lambda _job: ()
     eyes: Eyes | None = None
+    as_of: Callable[[Job, str, date, Mapping[str, str]], datetime] = _no_as_of
+    chance: Callable[[], float] = random.random
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sleep: Callable[[float], None] = time.sleep

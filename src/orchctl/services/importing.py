@@ -18,13 +18,13 @@ from orchctl.core.unit_text import Setting
 from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable, UsageError
 from orchctl.services.ports import LegacyDetails, LegacyUnits
 
-JOBS, SCHEDULES = "jobs.toml", "schedules.toml"
+JOBS, SCHEDULES, CONTRACTS = "jobs.toml", "schedules.toml", "contracts.toml"
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(timer|service)\Z")
 _KINDS = re.compile(r".*\.(timer|service|socket|path|target|mount|automount|swap|slice|scope|device)\Z")
 _INHERITED = "the commands inherit the worker's environment (PATH, HOME, …), not that of systemd"
 
 
-def existing(texts: Texts, *, files: tuple[str, str] = (JOBS, SCHEDULES)) -> Catalog:
+def existing(texts: Texts, *, files: tuple[str, str, str] = (JOBS, SCHEDULES, CONTRACTS)) -> Catalog:
     """Return the catalog that is there; one of no jobs where there is none. `files` are its files as shown.
 
     A file that is missing counts as an empty one, so that an import that was cut off can be repeated. Raises
@@ -33,7 +33,9 @@ def existing(texts: Texts, *, files: tuple[str, str] = (JOBS, SCHEDULES)) -> Cat
     empty = "version = 1\n"
     jobs, schedules = texts.jobs, texts.schedules
     return catalog_build.build(
-        (files[0], empty if jobs is None else jobs), (files[1], empty if schedules is None else schedules)
+        (files[0], empty if jobs is None else jobs),
+        (files[1], empty if schedules is None else schedules),
+        (files[2], texts.contracts),
     )
 
 

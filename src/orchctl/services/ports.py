@@ -15,7 +15,7 @@ from orchctl.core.journal import Entry, Written
 from orchctl.core.legacy import Manager, Service, Units
 from orchctl.core.manifest import Run, Skipped
 from orchctl.core.observed import Looked
-from orchctl.core.remote import RemoteDeployment, RemotePool, RemoteRun, RemoteWorker
+from orchctl.core.remote import RemoteDeployment, RemoteLimit, RemotePool, RemoteQueue, RemoteRun, RemoteWorker
 from orchctl.core.slots import Owner
 from orchctl.core.unit_text import Setting
 
@@ -28,6 +28,12 @@ class Prefect(Protocol):
     def version(self) -> str: ...  # noqa: D102
     def pool(self, name: str) -> RemotePool | None: ...  # noqa: D102
     def create_pool(self, name: str, *, description: str | None) -> None: ...  # noqa: D102
+    def queues(self, pool: str) -> tuple[RemoteQueue, ...]: ...  # noqa: D102
+    def create_queue(self, pool: str, name: str, *, priority: int, limit: int) -> None: ...  # noqa: D102
+    def update_queue(self, pool: str, name: str, body: Mapping[str, Any]) -> None: ...  # noqa: D102
+    def limits(self) -> tuple[RemoteLimit, ...]: ...  # noqa: D102
+    def create_limit(self, name: str, *, limit: int) -> None: ...  # noqa: D102
+    def update_limit(self, name: str, body: Mapping[str, Any]) -> None: ...  # noqa: D102
     def workers(self, pool: str) -> tuple[RemoteWorker, ...]: ...  # noqa: D102
     def deployments(self, *, names: Collection[str], tag: str) -> tuple[RemoteDeployment, ...]: ...  # noqa: D102
     def deployment(self, flow_name: str, name: str) -> RemoteDeployment | None: ...  # noqa: D102
@@ -47,6 +53,8 @@ class Prefect(Protocol):
     def waiting_runs(self, deployment_ids: Collection[str]) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def next_runs(self, deployment_ids: Collection[str], *, now: datetime) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def flow_run(self, id: str) -> RemoteRun | None: ...  # noqa: A002, D102
+    def flow_runs(self, ids: Collection[str]) -> tuple[RemoteRun, ...]: ...  # noqa: D102
+    def tagged_runs(self, tag: str) -> tuple[RemoteRun, ...]: ...  # noqa: D102
     def create_run(  # noqa: D102
         self,
         deployment_id: str,
@@ -56,7 +64,9 @@ class Prefect(Protocol):
         tags: Sequence[str] = (),
         name: str | None = None,
         scheduled_for: datetime | None = None,
+        work_queue: str | None = None,
     ) -> RemoteRun: ...
+    def set_run_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None: ...  # noqa: D102
     def delete_run(self, id: str) -> None: ...  # noqa: A002, D102
     def set_run_state(  # noqa: D102
         self,
@@ -91,6 +101,11 @@ class ManifestTree(Protocol):
 
     def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]: ...  # noqa: D102
     def handover_events(self, day: date, job: str) -> Iterator[dict[str, Any]]: ...  # noqa: D102
+    def step_events(  # noqa: D102
+        self, day: date, *, run_id: str | None = None, skipped: list[Skipped]
+    ) -> Iterator[dict[str, Any]]: ...
+    def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]: ...  # noqa: D102
+    def step_directories(self, directory: Path) -> dict[str, Path]: ...  # noqa: D102
     def current(self, run: Run, *, skipped: list[Skipped]) -> Run: ...  # noqa: D102
     def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None: ...  # noqa: D102
     def read(self, run: Run) -> dict[str, Any] | None: ...  # noqa: D102
@@ -100,6 +115,24 @@ class ManifestTree(Protocol):
     def read_log(self, path: Path, offset: int) -> bytes: ...  # noqa: D102
     def directory_of(self, run: Run) -> Path: ...  # noqa: D102
     def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
+
+
+class BackfillTree(Protocol):
+    """What backfills read and write under one data root. See `adapters/backfills.py`."""
+
+    def runs_on(self, asset: str, day: date) -> Iterator[tuple[Run, dict[str, Any]]]: ...  # noqa: D102
+    def manifest(self, asset: str, day: date, run_id: str) -> dict[str, Any] | None: ...  # noqa: D102
+    def run(self, asset: str, day: date, run_id: str) -> Run | None: ...  # noqa: D102
+    def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]: ...  # noqa: D102
+    def published(self, step: str, day: date) -> Iterator[dict[str, Any]]: ...  # noqa: D102
+    def write(self, backfill: str, summary: Mapping[str, Any]) -> Path: ...  # noqa: D102
+
+
+class Disk(Protocol):
+    """What is there, by name. See `adapters/inputs.py`."""
+
+    def names_in(self, folder: str) -> list[str]: ...  # noqa: D102
+    def is_there(self, path: str) -> bool: ...  # noqa: D102
 
 
 class Claims(Protocol):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from orchctl.core import durations, manifest
+from orchctl.core import durations, manifest, step_events, timeline
 from orchctl.core.manifest import Run, Skipped
 from orchctl.core.names import is_run_id, parse_date, parse_instant
+from orchctl.core.timeline import Timeline
 from orchctl.errors import OrchctlError, UsageError
 from orchctl.services.ports import ManifestTree
 
@@ -110,13 +111,17 @@ def listing(
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One run whole. `manifest` is None where only its events are left; `ui_url` where Prefect's id is unknown."""
+    """One run whole. `manifest` is None where only its events are left; `ui_url` where Prefect's id is unknown;
+    `timeline` for a run without steps. `seen_at` is the instant up to which it tells.
+    """
 
     run: Run
     manifest: dict[str, Any] | None
     directory: Path
     logs: tuple[Path, ...]
     ui_url: str | None
+    timeline: Timeline | None
+    seen_at: datetime
 
 
 def find(trees: Sequence[ManifestTree], reference: str, *, timezone: str, now: datetime) -> tuple[ManifestTree, Run]:
@@ -169,7 +174,7 @@ def wait_for(
         waited += FOLLOW_POLL_S
 
 
-def show(tree: ManifestTree, run: Run, run_url: Callable[[str], str]) -> Shown:
+def show(tree: ManifestTree, run: Run, run_url: Callable[[str], str], *, now: datetime) -> Shown:
     """Return everything about a run. Asks no server."""
     try:
         data = tree.read(run)
@@ -184,34 +189,21 @@ def show(tree: ManifestTree, run: Run, run_url: Callable[[str], str]) -> Shown:
         tree.directory_of(run),
         tuple(tree.logs_in(tree.directory_of(run))),
         run_url(flow_run) if flow_run else None,
+        None if data is None else _timeline(tree, run, data, now),
+        now,
     )
 
 
-def log_chunks(
-    tree: ManifestTree,
-    run: Run,
-    *,
-    follow: bool,
-    sleep: Callable[[float], None],
-) -> Iterator[bytes]:
-    """Yield the log of a run, every attempt's; with `follow` until the run has ended."""
+def _timeline(tree: ManifestTree, run: Run, data: dict[str, Any], now: datetime) -> Timeline | None:
+    """Return the timeline of a run of steps: from the events of its own days, and from its steps' manifests."""
+    if data.get("execution") != "steps":
+        return None
+    tries = [one["started_at"] for one in data.get("attempts") or [] if isinstance(one.get("started_at"), str)]
+    start = min([run.started_at, *(parse_instant(text) for text in tries)])
     skipped: list[Skipped] = []
-    offsets: dict[Path, int] = {}
-    while True:
-        # Asked before the read: what was written before the end is then surely read after it.
-        ended = not follow or tree.current(run, skipped=skipped).status != "running"
-        yield from new_output(tree, tree.directory_of(run), offsets)
-        if ended:
-            return
-        sleep(FOLLOW_POLL_S)
-
-
-def new_output(tree: ManifestTree, directory: Path, offsets: dict[Path, int]) -> Iterator[bytes]:
-    """Yield what the logs in a run's folder hold beyond `offsets`, which are moved on."""
-    for path in tree.logs_in(directory):
-        while chunk := tree.read_log(path, offsets.get(path, 0)):
-            offsets[path] = offsets.get(path, 0) + len(chunk)
-            yield chunk
+    days = Window(start, run.finished_at or now).utc_dates()
+    events = [each for day in days for each in tree.step_events(day, run_id=run.run_id, skipped=skipped)]
+    return timeline.of(data, tree.steps_of(data), events, now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +220,7 @@ def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
     skipped: list[Skipped] = []
     read = added = 0
     for tree in trees:
-        known: dict[date, set[tuple[str, int, bool]]] = {}
+        known: dict[date, set[_Key]] = {}
         for path, data in tree.all_manifests(skipped=skipped):
             read += 1
             try:
@@ -240,18 +232,27 @@ def reindex(trees: Sequence[ManifestTree]) -> Reindexed:
     return Reindexed(read, added, tuple(skipped))
 
 
-def _add_missing(
-    tree: ManifestTree, events: list[tuple[str, dict[str, Any]]], known: dict[date, set[tuple[str, int, bool]]]
-) -> int:
+_Key = tuple[str, str | None, int, bool]
+"""What tells events apart: run, step, attempt, and whether it is the start."""
+
+
+def _add_missing(tree: ManifestTree, events: list[tuple[str, dict[str, Any]]], known: dict[date, set[_Key]]) -> int:
     added = 0
     for at, event in events:
         day = parse_instant(at).date()
         if day not in known:
             runs = tree.events(day, skipped=[])
-            known[day] = {(run.run_id, run.attempt, run.status == "running") for run in runs}
-        key = (event["run_id"], event["attempt"], event["status"] == "running")
+            known[day] = {(run.run_id, None, run.attempt, run.status == "running") for run in runs}
+            ends = {step_events.STARTED, step_events.FINISHED}
+            known[day] |= {_step_key(one) for one in tree.step_events(day, skipped=[]) if one["event"] in ends}
+        step = manifest.is_step(event)
+        key = _step_key(event) if step else (event["run_id"], None, event["attempt"], event["status"] == "running")
         if key not in known[day]:
             tree.append(event)
             known[day].add(key)
             added += 1
     return added
+
+
+def _step_key(event: dict[str, Any]) -> _Key:
+    return event["run_id"], event["step"], event["attempt"], event["event"] == step_events.STARTED

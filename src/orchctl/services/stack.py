@@ -14,7 +14,6 @@ SERVER = "server"
 SERVER_PATIENCE_S = 180.0
 EFFECT_PATIENCE_S = 60.0
 WORKER_PATIENCE_S = 90.0
-WORKER_LIMIT = 8
 HEARTBEAT_SLACK = timedelta(seconds=1)
 STOP_PATIENCE_S = 30.0
 _POLL_S = 0.25
@@ -69,7 +68,9 @@ def up(
     clock: Clock,
     say: Callable[[str], None],
 ) -> Status:
-    """Start what is not running and wait until it works. Repeatable. `pools` says how many jobs each pool has.
+    """Start what is not running and wait until it works. Repeatable.
+
+    `pools` says how many runs at a time the worker of each pool takes: a worker that runs already keeps its number.
 
     With `external_url` only workers are started, for a server that somebody else keeps. Raises OrchctlError
     with the last lines of the log where something does not come up; what was started stays for a look.
@@ -88,13 +89,13 @@ def up(
     else:
         url, prefect = external_url, connect(external_url)
         prefect.version()
-    for pool, jobs in pools.items():
-        _worker(host, prefect, pool, jobs, url, clock)
+    for pool, limit in pools.items():
+        _worker(host, prefect, pool, limit, url, clock)
         say(f"worker of pool {pool} is online")
     return status(host, connect, url, tuple(pools), schedules=True if external_url is None else None)
 
 
-def _worker(host: StackHost, prefect: Prefect, pool: str, jobs: int, url: str, clock: Clock) -> None:
+def _worker(host: StackHost, prefect: Prefect, pool: str, limit: int, url: str, clock: Clock) -> None:
     name = f"worker-{pool}"
     if prefect.pool(pool) is None:
         prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
@@ -102,8 +103,7 @@ def _worker(host: StackHost, prefect: Prefect, pool: str, jobs: int, url: str, c
     if host.pid(name) is None:
         # What the server remembers of a worker that is gone must not count for the one that starts now.
         since = clock.now() - HEARTBEAT_SLACK
-        # Late runs pile up while a worker is down, and each is a process of 200 MB: not all of them at once.
-        host.start_worker(pool, url, limit=max(WORKER_LIMIT, 2 * jobs))
+        host.start_worker(pool, url, limit=limit)
     _wait(
         lambda: _polls(host, prefect, pool, since),
         WORKER_PATIENCE_S,

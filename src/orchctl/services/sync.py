@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 from orchctl.core import deployments as wanted
 from orchctl.core.catalog import Catalog
 from orchctl.core.deployments import TAG, Desired, digest_of
+from orchctl.core.limits import QUEUE, LimitChange, QueueChange
 from orchctl.core.names import is_name, nearest
-from orchctl.core.plan import Change, Gathered, Plan, patch_fields, plan, split_runs
+from orchctl.core.plan import Change, Gathered, Plan, plan
+from orchctl.core.plan_apply import patch_fields, split_runs
 from orchctl.core.remote import RemoteDeployment
 from orchctl.errors import (
     GateRefused,
@@ -24,6 +26,7 @@ from orchctl.errors import (
 )
 from orchctl.services.ports import Applied, Prefect
 
+_LOOK = "see `orchctl plan`; somebody else may be changing the same"
 _AGAIN = "run `orchctl sync` again: it goes on from what is there"
 # Prefect's PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME, if nobody has changed it.
 _SCHEDULED_AHEAD = timedelta(hours=1)
@@ -67,12 +70,17 @@ def _gather(catalog: Catalog, prefect: Prefect, applied: Applied, *, state_dir: 
     found_names = Counter(item.name for item in found)
     flows = {item.flow_id for item in found if not wanted.stands_alone(item, found_names, catalog.name)}
     digests = {digest for item in found if (digest := digest_of(item))} | {catalog.digest}
+    before = {digest: _applied(applied, digest) for digest in sorted(digests)}
+    pools = {name: prefect.pool(name) for name in sorted({job.work_pool for job in catalog.jobs.values()})}
+    limited = catalog.limits or any(each is not None and each.limits for each in before.values())
     return Gathered(
         deployments=found,
         flow_names=prefect.flow_names(tuple(sorted(flows))) if flows else {},
-        pools={name: prefect.pool(name) for name in sorted({job.work_pool for job in catalog.jobs.values()})},
-        applied={digest: _applied(applied, digest) for digest in sorted(digests)},
+        pools=pools,
+        applied=before,
         state_dir=state_dir,
+        queues={name: prefect.queues(name) for name, pool in pools.items() if pool is not None},
+        limits=prefect.limits() if limited else (),
     )
 
 
@@ -133,6 +141,11 @@ def apply(
         applied.write(catalog)
     for pool in proposed.pools:
         _create_pool(prefect, pool)
+    # Before the deployments: a run may need them as soon as its deployment is there.
+    for queue in proposed.queues:
+        _set_queue(prefect, queue)
+    for limit in proposed.limits:
+        _set_limit(prefect, limit)
     done: list[Change] = []
     for change in proposed.changes:
         try:
@@ -155,6 +168,20 @@ def _create_pool(prefect: Prefect, pool: str) -> None:
     except PrefectRejected as error:
         if error.status != 409:
             raise
+
+
+def _set_queue(prefect: Prefect, change: QueueChange) -> None:
+    if change.before is not None:
+        prefect.update_queue(change.pool, QUEUE, change.body)
+    elif change.priority is not None:
+        prefect.create_queue(change.pool, QUEUE, priority=change.priority, limit=change.limit)
+
+
+def _set_limit(prefect: Prefect, change: LimitChange) -> None:
+    if change.before is not None:
+        prefect.update_limit(change.name, change.body)
+    else:
+        prefect.create_limit(change.name, limit=change.limit)
 
 
 def _stopped(error: OrchctlError, change: Change, done: list[Change], proposed: Plan) -> OrchctlError:
@@ -275,13 +302,21 @@ def _schedule_from(change: Change, prefect: Prefect, start: datetime) -> None:
 
 
 def _verify(proposed: Plan, catalog: Catalog, prefect: Prefect, applied: Applied) -> None:
-    if not proposed.changes:
+    if not (proposed.changes or proposed.queues or proposed.limits):
         return
     touched = {change.job for change in proposed.changes}
-    left = plan(catalog, _gather(catalog, prefect, applied, state_dir=proposed.state_dir), only=touched)
+    only = () if proposed.desired.keys() == catalog.jobs.keys() else (*proposed.desired, *touched)
+    left = plan(catalog, _gather(catalog, prefect, applied, state_dir=proposed.state_dir), only=only)
+    queues, limits = {each.pool for each in proposed.queues}, {each.name for each in proposed.limits}
+    kept = [f"the queue {QUEUE} of work pool {each.pool}" for each in left.queues if each.pool in queues]
+    kept += [f"limit {each.name}" for each in left.limits if each.name in limits]
+    if kept:
+        raise PrefectApiError(f"Prefect kept something else than it was given in {', '.join(kept)}", hint=_LOOK)
     for change in left.changes:
+        if change.job not in touched:
+            continue
         names = [item.field for item in change.fields] + [f"schedule {item.slug}" for item in change.schedules]
         raise PrefectApiError(
             f"{change.job}: Prefect kept something else than it was given in {', '.join(names)}",
-            hint="see `orchctl plan`; somebody else may be changing the same deployment",
+            hint=_LOOK,
         )

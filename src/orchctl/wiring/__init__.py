@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from orchctl.adapters.applied import AppliedCatalogs
+    from orchctl.adapters.claims import Claims
     from orchctl.adapters.confirm_timer import ConfirmTimer
     from orchctl.adapters.cron import Crontabs
     from orchctl.adapters.cron_switch import CronSwitch
-    from orchctl.adapters.demo_stage import DemoStage
     from orchctl.adapters.handovers import Handovers
     from orchctl.adapters.local_stack import LocalStack
     from orchctl.adapters.manifests import Manifests
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from orchctl.adapters.systemd import Systemd
     from orchctl.adapters.timer_switch import TimerSwitch
     from orchctl.adapters.unit_details import UnitDetails
-    from orchctl.core.catalog import Catalog
+    from orchctl.core.catalog import Catalog, Job
     from orchctl.core.catalog_edit import Texts
+    from orchctl.services.backfill import World
     from orchctl.services.handover_steps import Hands
     from orchctl.services.observe import Eyes
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,20 @@ class App:
         return Owners(self.settings.state_dir)
 
     @cached_property
+    def claims(self) -> Claims:
+        """Which runs took the slots of this host."""
+        from orchctl.adapters.claims import Claims
+
+        return Claims(self.settings.state_dir)
+
+    @cached_property
+    def instant_of(self) -> Callable[[Job, str, date, Mapping[str, str]], datetime]:
+        """What gives the instant of a job's as-of mode for a date."""
+        from orchctl.adapters.as_of import AsOf
+
+        return AsOf(self._environment).instant
+
+    @cached_property
     def handovers(self) -> Handovers:
         """The journals of this host's handovers."""
         from orchctl.adapters.handovers import Handovers
@@ -194,7 +208,7 @@ class App:
         from orchctl.core.catalog_edit import Texts
 
         found = toml_files.texts(self.settings.config_dir)
-        return Texts(found[toml_files.JOBS], found[toml_files.SCHEDULES])
+        return Texts(found[toml_files.JOBS], found[toml_files.SCHEDULES], found[toml_files.CONTRACTS])
 
     def write_catalog(self, contents: Mapping[str, str]) -> None:
         """Write files of the catalog, in the order given. Raises NotAllowed, OrchctlError."""
@@ -218,7 +232,7 @@ class App:
     @cached_property
     def eyes(self) -> Eyes:
         """What looks at the legacy history of this host."""
-        return _eyes(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
+        return eyes_of(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
 
     def hands(self, *, patience: float | None = None) -> Hands:
         """What a handover works with. `patience`: seconds that may be waited for Prefect in all, None: no bound."""
@@ -309,16 +323,18 @@ class App:
         """The manifests of every data root of the catalog."""
         return [self.tree(root) for root in sorted({job.data_root for job in self.catalog.jobs.values()})]
 
-    def demo_stage(self) -> DemoStage:
-        """Return a new folder for the demo."""
-        from orchctl.adapters.demo_stage import DemoStage
+    def backfill_world(self) -> World:
+        """Return what a backfill works with."""
+        from orchctl.wiring import backfill
 
-        return DemoStage(self._environment)
+        return backfill.world(self)
 
     @property
-    def pool_sizes(self) -> dict[str, int]:
-        """The work pools of the catalog, and how many jobs each has."""
-        return {pool: sum(job.work_pool == pool for job in self.catalog.jobs.values()) for pool in self.pools}
+    def worker_places(self) -> dict[str, int]:
+        """The work pools of the catalog, and how many runs at a time the worker of each takes."""
+        from orchctl.core import limits
+
+        return limits.worker_places(self.catalog)
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -331,7 +347,8 @@ class App:
         return datetime.now(UTC)
 
 
-def _eyes(environment: Mapping[str, str], state_dir: Path, caller: str | None) -> Eyes:
+def eyes_of(environment: Mapping[str, str], state_dir: Path, caller: str | None) -> Eyes:
+    """Return what looks at the legacy history; `caller` is whose manager "the user's" is, None: this process's."""
     import time
 
     from orchctl.adapters import env_files, host_facts
@@ -354,34 +371,6 @@ def _eyes(environment: Mapping[str, str], state_dir: Path, caller: str | None) -
         elapsed=time.monotonic,
         secrets=environment,
         env_file=env_files.variables_or_none,
-    )
-
-
-def runner_host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T:
-    """Return the outside of a run in a worker, as `make` (`runner.job.Host`) takes it."""
-    from orchctl.adapters import host_facts
-    from orchctl.adapters.applied import AppliedCatalogs
-    from orchctl.adapters.claims import Claims, Locks
-    from orchctl.adapters.manifests import Manifests
-    from orchctl.adapters.owners import Owners
-    from orchctl.services import observe
-
-    environment = dict(os.environ)
-    state = state_dir_of(environment)
-    eyes = _eyes(environment, state, None)
-    return make(
-        applied=AppliedCatalogs(state),
-        owners=Owners(state),
-        claims=Claims(state),
-        locks=Locks(state),
-        manifests=Manifests,
-        place=host_facts.here,
-        git_sha=host_facts.git_sha,
-        find_outputs=host_facts.find_outputs,
-        environment=environment,
-        later_due=later_due,
-        eyes=eyes,
-        legacy_running=lambda job: observe.legacy_running(job, eyes),
     )
 
 

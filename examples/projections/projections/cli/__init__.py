@@ -1,0 +1,1 @@
+"""The programs of the steps, one a file: `python -m projections.cli.NAME --help`."""

@@ -1,0 +1,164 @@
+"""The instant of an `as_of` mode for a date: what a command prints, or what a file holds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from orchctl.core import durations, partition, templates
+from orchctl.core.catalog import Job
+from orchctl.core.catalog_steps import AsOfMode
+from orchctl.core.names import format_instant, nearest, parse_instant
+from orchctl.errors import OrchctlError, UsageError
+
+TIMEOUT_S = 30.0
+"""Seconds after which a mode's command is killed."""
+_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """Answers for one host. `environment` is what a mode's command gets, under the job's own variables."""
+
+    environment: Mapping[str, str]
+    timeout_s: float = TIMEOUT_S
+
+    def instant(self, job: Job, mode: str, game_date: date, given: Mapping[str, str]) -> datetime:
+        """Return the instant (UTC) that `mode` of the job gives for a date. `given` are partition keys.
+
+        Raises UsageError where the job has no such mode or lacks a partition key, OrchctlError where the command or the
+        file gives no instant; the message says which.
+        """
+        if mode not in job.as_of:
+            near = nearest(mode, job.as_of)
+            known = f"it has {', '.join(sorted(job.as_of))}" if job.as_of else "see `as_of` in jobs.toml"
+            raise UsageError(
+                f"{job.name} has no as-of mode {mode!r:.60}", hint=f'did you mean "{near}"?' if near else known
+            )
+        try:
+            keys = partition.keys(job, game_date, given)
+        except ValueError as error:
+            raise UsageError(str(error), hint="give it with --param KEY=VALUE") from error
+        values = {"game_date": game_date.isoformat(), "data_root": job.data_root, **keys}
+        asked = _Asked(job, mode, job.as_of[mode], values)
+        try:
+            text = self._printed(asked) if asked.rule.command else _held(asked)
+            return parse_instant(text) + _shift(asked.rule.shift)
+        except (ValueError, OverflowError) as error:
+            raise asked.problem(f"it gave {error}") from error
+
+    def _printed(self, asked: _Asked) -> str:
+        job = asked.job
+        argv = [templates.render(word, asked.values) for word in asked.rule.command]
+        own = {key: templates.render(text, asked.values) for key, text in job.env.items()}
+        ours = {f"ORCHCTL_{key.upper()}": value for key, value in asked.values.items()}
+        try:
+            done = self._run(argv, job.working_directory, {**self._inherited(), **own, **ours})
+        except subprocess.TimeoutExpired:
+            raise asked.problem(f"`{argv[0]}` gave no answer in {durations.human(self.timeout_s)}") from None
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise asked.problem(f"`{argv[0]}` cannot be started in {job.working_directory}: {reason}") from error
+        if done.returncode != 0:
+            said = _last_line(done.stderr) or _last_line(done.stdout)
+            raise asked.problem(f"`{argv[0]}` ended with exit code {done.returncode}" + (f": {said}" if said else ""))
+        if not done.stdout.strip():
+            raise asked.problem(f"`{argv[0]}` printed nothing")
+        return done.stdout.strip()
+
+    def _inherited(self) -> dict[str, str]:
+        """Return the environment less what is Prefect's, which no command of a job gets."""
+        return {key: value for key, value in self.environment.items() if not key.startswith("PREFECT_")}
+
+    def _run(self, argv: list[str], cwd: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end. Raises TimeoutExpired when nothing of its session is left."""
+        with subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        ) as process:
+            try:
+                out, said = process.communicate(timeout=self.timeout_s)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(argv, process.returncode, out, said)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    job: Job
+    mode: str
+    rule: AsOfMode
+    values: Mapping[str, str]
+
+    def problem(self, what: str) -> OrchctlError:
+        day = self.values["game_date"]
+        return OrchctlError(
+            f"as-of mode {self.mode} of {self.job.name} has no instant for {day}: {what}",
+            hint="give the instant itself with --as-of, or put right `as_of` in jobs.toml",
+        )
+
+
+def _held(asked: _Asked) -> str:
+    """Return the text of the instant in a file: all of it, or what is under the key."""
+    path = templates.render(asked.rule.file or "", asked.values)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(1 << 20).decode()
+    except FileNotFoundError:
+        raise asked.problem(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8"
+        raise asked.problem(f"{path} cannot be read: {reason}") from error
+    if asked.rule.key is None:
+        return content.strip()
+    key = templates.render(asked.rule.key, asked.values)
+    found: Any = _parsed(asked, path, content)
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    if isinstance(found, datetime):
+        # TOML has instants of its own; one without a zone would be a guess.
+        if found.tzinfo is None:
+            raise asked.problem(f"{key} in {path} is {found.isoformat()}, an instant without a zone")
+        return format_instant(found.astimezone(UTC))
+    if not isinstance(found, str):
+        raise asked.problem(
+            f"{path} has no {key}" if found is None else f"{key} in {path} is {found!r:.60}, not a text"
+        )
+    return found.strip()
+
+
+def _parsed(asked: _Asked, path: str, content: str) -> Any:
+    try:
+        return tomllib.loads(content) if path.endswith(".toml") else json.loads(content)
+    except (ValueError, RecursionError) as error:
+        kind = "TOML" if path.endswith(".toml") else "JSON"
+        raise asked.problem(f"{path} is not {kind}: {str(error).splitlines()[0][:_SHOWN]}") from error
+
+
+def _shift(text: str | None) -> timedelta:
+    if text is None:
+        return timedelta()
+    seconds = durations.parse(text.removeprefix("-"))
+    return timedelta(seconds=-seconds if text.startswith("-") else seconds)
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:_SHOWN] if lines else ""

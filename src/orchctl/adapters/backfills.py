@@ -1,0 +1,66 @@
+"""What a backfill needs of the disk: all runs of one date, and the place of its summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from orchctl.adapters import files
+from orchctl.adapters.manifests import MANIFEST, Manifests
+from orchctl.core.manifest import Run, run_of_manifest
+
+FOLDER = "backfills"
+SUMMARY = "summary.json"
+
+
+class Backfills:
+    """The backfills under one data root, beside the manifests of the runs."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = Path(data_root) / "manifests"
+        self._tree = Manifests(data_root)
+
+    def runs_on(self, asset: str, day: date) -> Iterator[tuple[Run, dict[str, Any]]]:
+        """Yield every run of an asset (a job's, or a step's) for one date, with its manifest, in no order.
+
+        One that says running, and whose process is gone, is crashed. What cannot be read is passed over.
+        """
+        for path in (self._root / asset / f"game_date={day.isoformat()}").glob(f"run=*/{MANIFEST}"):
+            try:
+                data = json.loads(path.read_bytes())
+                run = run_of_manifest(data, data_root=self._tree.data_root)
+            except (OSError, ValueError, AttributeError, RecursionError):
+                continue
+            yield (self._tree.current(run, skipped=[]) if run.status == "running" else run), data
+
+    def manifest(self, asset: str, day: date, run_id: str) -> dict[str, Any] | None:
+        """Return the manifest of a run by where it would be, None where none is, or a torn one."""
+        return self._tree.existing(asset, day, run_id)
+
+    def run(self, asset: str, day: date, run_id: str) -> Run | None:
+        """Return a run by where its manifest would be, as `runs_on` gives it; None where there is none."""
+        data = self.manifest(asset, day, run_id)
+        try:
+            run = None if data is None else run_of_manifest(data, data_root=self._tree.data_root)
+        except ValueError:
+            return None
+        return self._tree.current(run, skipped=[]) if run is not None and run.status == "running" else run
+
+    def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the manifests of a run's steps, by the run's own."""
+        return self._tree.steps_of(manifest)
+
+    def published(self, step: str, day: date) -> Iterator[dict[str, Any]]:
+        """Yield the manifests of a step's runs for one date that published something."""
+        return self._tree.published(step, day)
+
+    def write(self, backfill: str, summary: Mapping[str, Any]) -> Path:
+        """Write the summary of a backfill whole, in place of an earlier one; return its path. Repeatable."""
+        folder = self._root / FOLDER / backfill
+        files.make_directory(folder)
+        path = folder / SUMMARY
+        files.write_atomic(path, files.dump(summary))
+        return path

@@ -1,0 +1,84 @@
+"""What a run has written: its own log and, for a run of steps, those of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchctl.core.manifest import Run, Skipped
+from orchctl.errors import UsageError
+from orchctl.services.ports import ManifestTree
+
+FOLLOW_POLL_S = 0.3
+
+
+@dataclass
+class Logs:
+    """The logs of one run, read on from where they were left. `step`: only that step's; None: all, side by side.
+
+    The lines of steps have the step's name before them; only whole lines are given, until nothing more comes.
+    """
+
+    tree: ManifestTree
+    directory: Path
+    step: str | None = None
+    _offsets: dict[Path, int] = field(default_factory=dict)
+    _rests: dict[Path, bytes] = field(default_factory=dict)
+
+    def new(self, *, last: bool) -> Iterator[bytes]:
+        """Yield what is new since the last call. `last`: nothing more will come."""
+        steps = self.tree.step_directories(self.directory)
+        if self.step is not None:
+            if self.step in steps:
+                yield from self._plain(steps[self.step])
+            return
+        yield from self._plain(self.directory)
+        for name, directory in steps.items():
+            yield from self._named(name, directory, last=last)
+
+    def _plain(self, directory: Path) -> Iterator[bytes]:
+        for path in self.tree.logs_in(directory):
+            yield from self._chunks(path)
+
+    def _named(self, name: str, directory: Path, *, last: bool) -> Iterator[bytes]:
+        before = f"{name} | ".encode()
+        for path in self.tree.logs_in(directory):
+            for chunk in self._chunks(path):
+                *lines, self._rests[path] = (self._rests.get(path, b"") + chunk).split(b"\n")
+                if lines:
+                    yield b"".join(before + line + b"\n" for line in lines)
+            if last and (rest := self._rests.pop(path, b"")):
+                yield before + rest + b"\n"
+
+    def _chunks(self, path: Path) -> Iterator[bytes]:
+        while chunk := self.tree.read_log(path, self._offsets.get(path, 0)):
+            self._offsets[path] = self._offsets.get(path, 0) + len(chunk)
+            yield chunk
+
+
+def chunks(
+    tree: ManifestTree,
+    run: Run,
+    *,
+    step: str | None = None,
+    follow: bool,
+    sleep: Callable[[float], None],
+) -> Iterator[bytes]:
+    """Yield the log of a run, every attempt's; with `follow` until the run has ended. `step`: only that step's.
+
+    Raises UsageError where the run has no such step.
+    """
+    directory = tree.directory_of(run)
+    if step is not None and step not in (names := tree.step_directories(directory)):
+        hint = f"its steps: {', '.join(names)}" if names else "it was no run of steps"
+        raise UsageError(f"run {run.run_id} has no step {step!r:.80}", hint=hint)
+    logs = Logs(tree, directory, step)
+    skipped: list[Skipped] = []
+    while True:
+        # Asked before the read: what was written before the end is then surely read after it.
+        ended = not follow or tree.current(run, skipped=skipped).status != "running"
+        yield from logs.new(last=ended)
+        if ended:
+            return
+        sleep(FOLLOW_POLL_S)

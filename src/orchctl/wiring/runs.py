@@ -1,0 +1,40 @@
+"""What a run in a worker works with, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from orchctl import wiring
+from orchctl.adapters import host_facts
+from orchctl.adapters.applied import AppliedCatalogs
+from orchctl.adapters.as_of import AsOf
+from orchctl.adapters.claims import Claims, Locks
+from orchctl.adapters.manifests import Manifests
+from orchctl.adapters.owners import Owners
+from orchctl.services import observe
+
+_T = TypeVar("_T")
+
+
+def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T:
+    """Return the outside of a run, as `make` (`runner.shapes.Host`) takes it."""
+    environment = wiring.environment()
+    state = wiring.state_dir_of(environment)
+    eyes = wiring.eyes_of(environment, state, None)
+    return make(
+        applied=AppliedCatalogs(state),
+        owners=Owners(state),
+        claims=Claims(state),
+        locks=Locks(state),
+        manifests=Manifests,
+        place=host_facts.here,
+        git_sha=host_facts.git_sha,
+        find_outputs=host_facts.find_outputs,
+        environment=environment,
+        later_due=later_due,
+        eyes=eyes,
+        legacy_running=lambda job: observe.legacy_running(job, eyes),
+        as_of=AsOf(environment).instant,
+    )

@@ -1,0 +1,158 @@
+"""A further attempt at a run: what has succeeded and is still there is kept, everything else runs again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dag import StepsDesk, chain
+from desk import SLOT
+from orchctl.core.catalog import Job
+from orchctl.core.names import run_id
+from orchctl.runner.shapes import Outcome
+
+PLACE = "{data_root}/gold/{step}/{game_date}/run={run_id}"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> StepsDesk:
+    return StepsDesk(tmp_path)
+
+
+def again(desk: StepsDesk, job: Job, attempt: int = 2, **fields: Any) -> tuple[Outcome, list[str]]:
+    """Run the same run once more; return what came of it, and which steps ran."""
+    before = len(desk.began())
+    outcome = desk.go(job, attempt=attempt, **fields)
+    return outcome, desk.began()[before:]
+
+
+def mended(desk: StepsDesk) -> Job:
+    """A chain whose middle step fails until a file is there, with a sibling; each publishes a file of its own."""
+    for name in ("a", "b", "c", "side"):
+        desk.lines[name] = f"echo {name} > $ORCHCTL_STAGING/it"
+    desk.lines["b"] = f"test -e {desk.root}/mended && {desk.lines['b']}"
+    place = {"publish": {"to": PLACE}}
+    return desk.steps_job(
+        desk.step("a", **place),
+        desk.step("b", inputs=({"name": "a", "step": "a"},), **place),
+        desk.step("c", "b", **place),
+        desk.step("side", "a", **place),
+    )
+
+
+def test_a_retry_runs_what_failed_and_what_it_skipped_and_nothing_else(desk: StepsDesk) -> None:
+    job = mended(desk)
+    assert desk.go(job).status == "failed"
+    (desk.root / "mended").touch()
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran) == ("success", ["b", "c"])
+    assert desk.statuses() == {"a": "kept", "b": "success", "c": "success", "side": "kept"}
+    assert desk.reasons()["a"] == "the success of attempt 1 still stands"
+    assert [row["attempts"] for row in desk.manifest()["steps"]] == [1, 2, 1, 1]
+    assert [one["status"] for one in desk.step_manifest("b")["attempts"]] == ["failed", "success"]
+    assert desk.step_manifest("a")["attempt"] == 1
+    assert desk.told_of("a")[-1] == "step_kept"
+    # And once more there is nothing left to do.
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran, set(desk.statuses().values())) == ("success", [], {"kept"})
+
+
+def test_from_a_step_on_all_that_needs_it_runs_again(desk: StepsDesk) -> None:
+    (desk.root / "mended").touch()
+    job = mended(desk)
+    assert desk.go(job).status == "success"
+    outcome, ran = again(desk, job, from_step="b")
+    assert (outcome.status, ran) == ("success", ["b", "c"])
+    assert desk.statuses() == {"a": "kept", "b": "success", "c": "success", "side": "kept"}
+
+
+def published(desk: StepsDesk, step: str) -> Path:
+    return desk.data / f"gold/{step}/2025-12-19/run={run_id(SLOT, 'one')}/it"
+
+
+def test_what_was_published_and_is_gone_is_made_again(desk: StepsDesk) -> None:
+    (desk.root / "mended").touch()
+    job = mended(desk)
+    assert desk.go(job).status == "success"
+    place = published(desk, "a")
+    place.unlink()
+    place.parent.rmdir()
+    # Byte for byte the same, so that what has read it stands.
+    assert again(desk, job)[1] == ["a"]
+    assert place.read_text() == "a\n"
+
+
+def test_what_was_published_and_is_changed_is_not_kept(desk: StepsDesk) -> None:
+    (desk.root / "mended").touch()
+    job = mended(desk)
+    assert desk.go(job).status == "success"
+    published(desk, "side").write_text("else\n")
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran) == ("failed", ["side"])
+    assert desk.step_manifest("side")["error"]["class"] == "publish"
+    assert published(desk, "side").read_text() == "else\n"
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "touched", "kept"])
+def test_declared_outputs_must_be_unchanged(desk: StepsDesk, what: str) -> None:
+    desk.lines["a"] = f"echo one > {desk.data}/out"
+    job = desk.steps_job(desk.step("a", outputs=("{data_root}/out",)), desk.step("b", "a"))
+    assert desk.go(job).status == "success"
+    path = desk.data / "out"
+    if what == "changed":
+        path.write_text("another\n")
+    elif what == "gone":
+        path.unlink()
+    elif what == "touched":
+        path.touch()
+    assert again(desk, job)[1] == ([] if what == "kept" else ["a"])
+
+
+def test_an_optional_step_that_failed_is_tried_again_and_who_reads_it_runs_anew(desk: StepsDesk) -> None:
+    desk.lines["sim"] = f"test -e {desk.root}/mended && echo 1 > $ORCHCTL_STAGING/it"
+    job = desk.steps_job(
+        desk.step("sim", optional=True, publish={"to": PLACE}),
+        desk.step("reads", inputs=({"name": "sim", "step": "sim", "missing": "warn"},)),
+        desk.step("after", "sim"),
+    )
+    assert desk.go(job).status == "success"
+    assert desk.statuses()["sim"] == "warned"
+    (desk.root / "mended").touch()
+    assert again(desk, job)[1] == ["sim", "reads"]
+
+
+def test_a_step_that_was_left_running_runs_again(desk: StepsDesk) -> None:
+    job = desk.steps_job(*chain(desk, ["a", "b", "c"]))
+    assert desk.go(job).status == "success"
+    path = desk.step_folder("b") / "manifest.json"
+    # As kill -9 of the run's process leaves it.
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running", "attempts": []}))
+    assert again(desk, job)[1] == ["b"]
+    assert (desk.step_manifest("b")["attempt"], desk.step_manifest("b")["status"]) == (2, "success")
+
+
+def test_a_torn_manifest_is_no_success(desk: StepsDesk) -> None:
+    job = desk.steps_job(*chain(desk, ["a", "b"]))
+    assert desk.go(job).status == "success"
+    (desk.step_folder("a") / "manifest.json").write_text("{")
+    assert again(desk, job)[1] == ["a"]
+
+
+def test_reindex_knows_the_events_of_steps(desk: StepsDesk) -> None:
+    from orchctl.services import runs
+
+    desk.lines["b"] = f"test -e {desk.root}/again || (touch {desk.root}/again; exit 4)"
+    job = desk.steps_job(desk.step("a"), desk.step("b", retries=1))
+    desk.go(job)
+    told = [(one.get("step"), one["event"], one["attempt"]) for one in desk.all_events()]
+    assert runs.reindex([desk.tree]).added == 0
+    for path in desk.data.glob("manifests/events/*"):
+        path.unlink()
+    found = runs.reindex([desk.tree])
+    assert (found.manifests, found.added, found.skipped) == (3, len(told) - 1, ())
+    rebuilt = [(one.get("step"), one["event"], one["attempt"]) for one in desk.all_events()]
+    assert sorted(rebuilt, key=str) == sorted((one for one in told if one[1] != "step_retry"), key=str)
+    assert runs.reindex([desk.tree]).added == 0
