@@ -23,6 +23,17 @@ JOB = {
     "execution", "steps", "parallel_steps", "partition", "as_of", "backfill",
 }  # fmt: skip
 
+PLAN = {
+    "digest", "empty", "writes_catalog", "work_pools", "queues", "limits", "changes", "notes", "conflicts",
+}  # fmt: skip
+BACKFILL = {"backfill", "catalog", "job", "start", "end", "only_steps", "as_of_mode", "partition"}
+SUMMARY = {
+    "summary_version", "finished_at", "partitions", "attempted", "succeeded", "failed", "skipped", "steps", "errors",
+    "input_gaps", "runs", "path",
+}  # fmt: skip
+ENDING = {"game_date", "outcome", "kept", "reason", "run_id", "flow_run_id", "attempts", "duration_s"}
+STEP_TIMES = {"step", "runs", "kept", "failed", "skipped", "total_s", "min_s", "median_s", "max_s"}
+
 
 def envelope(project: Project, *words: str, check: int = 0) -> Any:
     done = project.orchctl(*words, "--json", check=check)
@@ -47,11 +58,24 @@ def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> No
     assert set(envelope(project, "jobs", "hello")["data"]) == {"job", "schedules", "dag"}
     plan = envelope(project, "plan", check=3)
     assert plan["command"] == "plan"
-    assert set(plan["data"]) == {"digest", "empty", "writes_catalog", "work_pools", "changes", "notes", "conflicts"}
+    assert set(plan["data"]) == PLAN
+    # Empty where another test has synced to the same pool.
+    queue = {"work_pool", "queue", "action", "before", "after", "because"}
+    assert all(set(each) == queue for each in plan["data"]["queues"])
     assert set(plan["data"]["changes"][0]) == CHANGE
     assert set(plan["data"]["changes"][0]["fields"][0]) == {"field", "before", "after", "because"}
     assert set(plan["data"]["changes"][0]["schedules"][0]) == {"slug", "action", "before", "after", "because"}
-    assert set(envelope(project, "sync")["data"]) == {"digest", "work_pools", "changes", "notes"}
+    assert set(envelope(project, "sync")["data"]) == PLAN - {"empty", "writes_catalog", "conflicts"}
+    days = ("--start", "2025-12-01", "--end", "2025-12-01")
+    looked = envelope(project, "backfill", "hello", *days, "--dry-run")["data"]
+    assert set(looked) == BACKFILL | {"queue_limit", "notes", "partitions"}
+    assert set(looked["partitions"][0]) == {"game_date", "action", "why", "run_as_of_ts", "problem", "inputs"}
+    submitted = {"submitted", "new", "again", "already_going", "kept", "skipped", "failed", "queue_limit", "notes"}
+    assert set(envelope(project, "backfill", "hello", *days)["data"]) == BACKFILL | submitted
+    summed_up = envelope(project, "backfill", "hello", *days, "--wait")["data"]
+    assert set(summed_up) == BACKFILL | SUMMARY
+    assert set(summed_up["runs"][0]) == ENDING
+    assert set(summed_up["steps"][0]) == STEP_TIMES
     ended = envelope(project, "run", "hello", "--wait")["data"]
     assert set(ended) == {"job", "run_id", "flow_run_id", "status", "reason", "exit_code", "run", "ui_url"}
     asked = envelope(project, "run", "hello")["data"]

@@ -83,12 +83,14 @@ def make(live: Live, project: Project, own: OwnWorker, api: PrefectApi, kind: st
         synced(project, own.pool, schedules=["hourly"], catchup="all", catchup_window="1d")
         api.schedule_from(live_runs.deployment_of(live, "job").id, live_runs.now() - timedelta(hours=2))
     else:
-        # Two places: that of a slot, and that of a backfill.
-        synced(project, own.pool, overlap="queue", backfill={"parallel": 1})
-        for _ in range(2 if kind == "AwaitingConcurrencySlot" else 1):
-            assert propose(api, live_runs.ask(live, "job").id, "PENDING") == "ACCEPT"
+        synced(project, own.pool, overlap="queue")
+        # Without the places that it has for backfills.
+        live_runs.patch(live, "job", concurrency_limit=1)
+        first = live_runs.ask(live, "job")
+        assert propose(api, first.id, "PENDING") == "ACCEPT"
     if kind == "AwaitingConcurrencySlot":
-        assert propose(api, live_runs.ask(live, "job").id, "PENDING") == "REJECT"
+        second = live_runs.ask(live, "job")
+        assert propose(api, second.id, "PENDING") == "REJECT"
     eventually(lambda: kind in states(live), within=60)
 
 
@@ -126,7 +128,7 @@ def test_what_is_cleared_holds_no_slot_of_the_deployments_limit(
     live: Live, project: Project, own: OwnWorker, api: PrefectApi, side: PrefectSide
 ) -> None:
     make(live, project, own, api, "AwaitingConcurrencySlot")
-    assert side.clear("job") == 3
+    assert side.clear("job") == 2
     next_one = live_runs.ask(live, "job")
     assert propose(api, next_one.id, "PENDING") == "ACCEPT"
 
