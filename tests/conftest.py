@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # The same examples on every machine: a failure in CI is one that can be repeated.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -17,21 +19,44 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
+# Each has one systemd or one server for the session, and mostly waits: one process for each, another for the rest.
+_ROOMS = ("handover", "real", "unit")
+_BY_A_SYSTEMD = ("test_handover_", "test_timer_switch", "test_cron_switch", "test_confirm_timer")
+
+
+def _room(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    if folder.rpartition("/")[2] not in _MARKERS:
+        return "unit"
+    return "handover" if name.startswith(_BY_A_SYSTEMD) else "real"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs real parts, and begins with the longest, for each process is given whole files in this order."""
-    rooms = ["handover", *_MARKERS, "unit"]
-
-    def room(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return rooms.index("handover" if folder == "sandboxed" and "handover" in item.path.name else folder)
-
-    items.sort(key=room)
+    order = [*_MARKERS, "unit"]
+    items.sort(key=lambda item: (_ROOMS.index(_room(str(item.path))), order.index(item.path.parent.name)))
     for item in items:
         marker = _MARKERS.get(item.path.parent.name)
         if marker is not None:
             item.add_marker(marker)
+
+
+class Rooms(LoadScopeScheduling):  # type: ignore[misc] # (untyped)
+    """Gives each process whole files to run, and all files of a room with real parts to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        room = _room(path)
+        return path if room == "unit" else room
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Rooms:
+    return Rooms(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let what has real parts, and so real time, go before what only computes."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, 10 if _room(str(item.path)) == "unit" else 0)
 
 
 @pytest.hookimpl(hookwrapper=True)
