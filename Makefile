@@ -24,7 +24,7 @@ test: $(STAMP)  ## every test, also those with a real Prefect server, a real wor
 	@$(PYTEST) $(PYTEST_ARGS)
 
 stress: $(STAMP) ## handovers at full length: every kill, every fault, 16 operators with 500 commands each; hours
-	@ORCHCTL_STRESS=1 $(PYTEST) tests/unit/test_handover_model.py tests/unit/test_serial.py tests/sandboxed/test_handover_*.py $(PYTEST_ARGS)
+	@ORCHCTL_STRESS=1 $(PYTEST) tests/thorough/test_handover_model.py tests/thorough/test_serial.py tests/sandboxed/test_handover_*.py $(PYTEST_ARGS)
 
 check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
 

@@ -20,20 +20,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
 # Each has one systemd or one server for the session, and mostly waits: one process for each, another for the rest.
-_ROOMS = ("handover", "real", "unit")
+_ROOMS = ("handover", "real", "thorough", "unit")
 _BY_A_SYSTEMD = ("test_handover_", "test_timer_switch", "test_cron_switch", "test_confirm_timer")
 
 
 def _room(path: str) -> str:
     folder, _, name = path.rpartition("/")
     if folder.rpartition("/")[2] not in _MARKERS:
-        return "unit"
+        return folder.rpartition("/")[2]
     return "handover" if name.startswith(_BY_A_SYSTEMD) else "real"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = [*_MARKERS, "unit"]
-    items.sort(key=lambda item: (_ROOMS.index(_room(str(item.path))), order.index(item.path.parent.name)))
+    folders = [*_MARKERS, "thorough", "unit"]
+    items.sort(key=lambda item: (_ROOMS.index(_room(str(item.path))), folders.index(item.path.parent.name)))
     for item in items:
         marker = _MARKERS.get(item.path.parent.name)
         if marker is not None:
@@ -46,9 +46,10 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc] # (untyped)
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         room = _room(path)
-        return path if room == "unit" else room
+        return room if room in {"handover", "real"} else path
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Rooms:
     return Rooms(config, log)
 
@@ -56,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Rooms:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let what has real parts, and so real time, go before what only computes."""
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, 10 if _room(str(item.path)) == "unit" else 0)
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if item.path.parent.name in _MARKERS else 10)
 
 
 @pytest.hookimpl(hookwrapper=True)

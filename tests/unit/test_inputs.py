@@ -12,6 +12,7 @@ import pytest
 
 from dag import StepsDesk
 from desk import SLOT
+from orchctl.adapters import inputs as disk
 from orchctl.core.names import format_instant, run_id
 
 
@@ -94,10 +95,15 @@ def test_a_plain_path_and_its_words(desk: StepsDesk) -> None:
     assert desk.go(job).status == "success"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
-def test_a_folder_that_may_not_be_read_is_no_gap(desk: StepsDesk) -> None:
+def test_a_folder_that_may_not_be_read_is_no_gap(desk: StepsDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot(desk, "20251219T030000Z")
     (desk.data / "rosters").chmod(0)
+    if os.geteuid() == 0:  # who may look everywhere
+
+        def denied(folder: str) -> list[str]:
+            raise PermissionError(13, "Permission denied", folder)
+
+        monkeypatch.setattr(disk, "names_in", denied)
     outcome = read(desk, missing="skip")
     (desk.data / "rosters").chmod(0o755)
     assert outcome.status == "failed"

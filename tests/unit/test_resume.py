@@ -10,8 +10,10 @@ import pytest
 
 from dag import StepsDesk, chain
 from desk import SLOT
+from orchctl.adapters import pointers
 from orchctl.core.catalog import Job
 from orchctl.core.names import run_id
+from orchctl.errors import PublishError
 from orchctl.runner.shapes import Outcome
 
 PLACE = "{data_root}/gold/{step}/{game_date}/run={run_id}"
@@ -139,6 +141,42 @@ def test_a_torn_manifest_is_no_success(desk: StepsDesk) -> None:
     assert desk.go(job).status == "success"
     (desk.step_folder("a") / "manifest.json").write_text("{")
     assert again(desk, job)[1] == ["a"]
+
+
+def stopped_before_its_pointers(desk: StepsDesk, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Run a step whose bytes differ each time, and which fails once its files are in their place."""
+    desk.lines["a"] = "cat /proc/sys/kernel/random/uuid > $ORCHCTL_STAGING/it"
+    job = desk.steps_job(desk.step("a", publish={"to": PLACE}))
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise PublishError("no pointer can be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pointers, "move", broken)
+        assert desk.go(job).status == "failed"
+    assert desk.step_manifest("a")["promoting"]["to"] == str(published(desk, "a").parent)
+    return job
+
+
+def test_what_was_promoted_and_not_finished_is_taken_as_it_is(desk: StepsDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stopped_before_its_pointers(desk, monkeypatch)
+    before = published(desk, "a").read_text()
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran) == ("success", [])
+    assert published(desk, "a").read_text() == before
+    made = desk.step_manifest("a")
+    assert (made["publish"]["latest"], "promoting" in made) == ("moved", False)
+    assert json.loads((published(desk, "a").parents[1] / "latest_run.json").read_text())["run_id"] == outcome.run_id
+    assert again(desk, job, 3)[1] == []
+
+
+def test_what_is_not_what_was_announced_is_not_taken(desk: StepsDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stopped_before_its_pointers(desk, monkeypatch)
+    published(desk, "a").write_text("other")
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran) == ("failed", ["a"])
+    assert "is there with other files" in (outcome.reason or "")
+    assert published(desk, "a").read_text() == "other"
 
 
 def test_reindex_knows_the_events_of_steps(desk: StepsDesk) -> None:

@@ -68,11 +68,3 @@ def _files(path: str) -> Iterator[tuple[str, os.stat_result]]:
         for name in names:
             whole = os.path.join(folder, name)
             yield whole, os.stat(whole)
-
-
-def _rows(paths: list[str]) -> int | None:
-    from orchctl.adapters import parquet
-
-    found = [parquet.row_count(path) for path in paths]
-    known = [rows for rows in found if rows is not None]
-    return sum(known) if len(known) == len(found) else None

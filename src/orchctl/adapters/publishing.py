@@ -59,11 +59,12 @@ class Promotion:
     again: bool
 
 
-def promote(source: Path, to: Path) -> Promotion:
+def promote(source: Path, to: Path, *, announce: Callable[[str], None] = lambda _digest: None) -> Promotion:
     """Move the folder `source` to `to` in one step, when all its files are on the disk.
 
     Folders above `to` are made. Where `to` is there with the same files, that is the same promotion: `source` is
-    removed. Raises PublishError: `to` is there with other files; what is staged cannot be published (symlinks, devices,
+    removed. `announce` is told the digest before anything moves: who writes it down can `adopt` what a kill leaves.
+    Raises PublishError: `to` is there with other files; what is staged cannot be published (symlinks, devices,
     files that others still write or own, nothing at all); another file system, a full disk. What is at `to` is then as
     it was.
     """
@@ -75,6 +76,8 @@ def promote(source: Path, to: Path) -> Promotion:
     with mapped(f"{source} cannot be published as {to}"):
         make_folders(to.parent)
         one_file_system(source, to)
+    announce(digest)
+    with mapped(f"{source} cannot be published as {to}"):
         again = not _moved_into_place(source, to)
         if again:
             _same(to, digest)
@@ -83,6 +86,14 @@ def promote(source: Path, to: Path) -> Promotion:
         files.sync_directory(to.parent)
         files.sync_directory(source.parent)
     return Promotion(to, digest, len(found), sum(file.size for file in found), again)
+
+
+def adopt(to: Path) -> Promotion:
+    """Return the promotion that put the files there, when all of them are on the disk. Raises PublishError."""
+    with mapped(f"{to} cannot be read"):
+        found = inventory(to, sync=True)
+        files.sync_directory(to.parent)
+    return Promotion(to, digest_of(found), len(found), sum(file.size for file in found), again=True)
 
 
 def digest(folder: Path) -> str:

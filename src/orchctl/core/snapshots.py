@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from orchctl.core.names import is_run_id, parse_instant, run_instant
+from orchctl.core.names import format_instant, is_run_id, parse_instant, run_instant
 
 MARK = "\0"
 """Stands in a path for the part that is the instant of a snapshot: no path holds it."""
@@ -88,3 +89,61 @@ def candidates(names: Iterable[str], wanted: Pattern, *, as_of: datetime) -> tup
         if at is not None and at <= as_of:
             found.append(Snapshot(text, at))
     return tuple(sorted(found, key=lambda one: (one.at, one.text), reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is read of a path. `gap` is why nothing is, None where something is; `at` None: the path has no instant.
+
+    `folder` is where snapshots of it, and so their pointers, are.
+    """
+
+    path: str
+    folder: str
+    at: datetime | None = None
+    gap: str | None = None
+
+
+def choose(
+    path: str, *, as_of: datetime, names_in: Callable[[str], Iterable[str]], is_there: Callable[[str], bool]
+) -> Choice:
+    """Choose what is read of a path, in which `MARK` stands for the instant. Raises what the two questions raise."""
+    wanted = pattern(path)
+    if wanted is None:
+        gap = None if is_there(path) else f"there is no {path}"
+        return Choice(path, path.rpartition("/")[0] or "/", gap=gap)
+    for snapshot in candidates(names_in(wanted.folder), wanted, as_of=as_of):
+        # One without the file that is asked for is not whole: it is being written, or failed.
+        if is_there(found := wanted.path(snapshot)):
+            return Choice(found, wanted.folder, snapshot.at)
+    shown = wanted.path(Snapshot("*", as_of))
+    return Choice(shown, wanted.folder, gap=f"no snapshot at or before {format_instant(as_of)} at {shown}")
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier run of a step has published: its manifest, its `run_as_of_ts` and its id."""
+
+    as_of: datetime
+    run_id: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Where it was published."""
+        return str(self.manifest["publish"]["to"])
+
+
+def earlier(manifests: Iterable[Mapping[str, Any]], *, job: str, as_of: datetime) -> tuple[Earlier, ...]:
+    """Return the job's own among manifests of published steps, as of an instant or before, newest first."""
+    found = []
+    for made in manifests:
+        if made.get("job") != job:
+            continue
+        try:
+            each = Earlier(parse_instant(made["partition"]["run_as_of_ts"]), made["partition"]["run_id"], made)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if each.as_of <= as_of:
+            found.append(each)
+    return tuple(sorted(found, key=lambda each: (each.as_of, each.run_id), reverse=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,7 +59,7 @@ class Input:
 
 def resolve(facts: Facts, step: StepTable) -> tuple[Input, ...]:
     """Return the inputs of a step in the catalog's order. Raises OSError where a folder may not be read."""
-    return tuple(_of_step(facts, table) if table.step else _of_path(facts, table) for table in step.inputs)
+    return tuple(_of_step(facts, table) if table.step else _of_path(facts, step, table) for table in step.inputs)
 
 
 def words(inputs: tuple[Input, ...]) -> dict[str, str]:
@@ -68,19 +67,12 @@ def words(inputs: tuple[Input, ...]) -> dict[str, str]:
     return {f"{templates.INPUTS}{each.table.name}": each.path for each in inputs}
 
 
-def _of_path(facts: Facts, table: InputTable) -> Input:
-    path = templates.render(table.path or "", {**facts.values(), templates.SNAPSHOT: snapshots.MARK})
-    wanted = snapshots.pattern(path)
-    if wanted is None:
-        beside = Path(path).parent / LATEST
-        return Input(table, path, pointer=beside) if disk.is_there(path) else Input(table, gap=f"there is no {path}")
-    names = disk.names_in(wanted.folder)
-    for chosen in snapshots.candidates(names, wanted, as_of=facts.as_of):
-        # One without the file that is asked for is not whole: it is being written, or failed.
-        if disk.is_there(found := wanted.path(chosen)):
-            return Input(table, found, snapshot=chosen.at, pointer=Path(wanted.folder) / LATEST)
-    shown = wanted.path(snapshots.Snapshot("*", facts.as_of))
-    return Input(table, gap=f"no snapshot at or before {format_instant(facts.as_of)} at {shown}")
+def _of_path(facts: Facts, step: StepTable, table: InputTable) -> Input:
+    path = templates.render(table.path or "", {**facts.values(step.name), templates.SNAPSHOT: snapshots.MARK})
+    found = snapshots.choose(path, as_of=facts.as_of, names_in=disk.names_in, is_there=disk.is_there)
+    if found.gap is not None:
+        return Input(table, gap=found.gap)
+    return Input(table, found.path, snapshot=found.at, pointer=Path(found.folder) / LATEST)
 
 
 def _of_step(facts: Facts, table: InputTable) -> Input:
@@ -90,38 +82,24 @@ def _of_step(facts: Facts, table: InputTable) -> Input:
         made = facts.manifests.existing(table.step, facts.game_date, facts.run_id)
         if made is None or made["status"] != "success" or not made.get("publish"):
             return Input(table, gap=f"step {table.step} published nothing in this run")
-        return _published(table, made)
-    earlier = [each for each in facts.manifests.published(table.step, facts.game_date) if _counts(each, facts)]
-    for made in sorted(earlier, key=_age, reverse=True):
-        if os.path.exists(made["publish"]["to"]):
-            return _published(table, made)
+        at = parse_instant(made["partition"]["run_as_of_ts"])
+        return _published(table, snapshots.Earlier(at, made["partition"]["run_id"], made))
+    manifests = facts.manifests.published(table.step, facts.game_date)
+    for each in snapshots.earlier(manifests, job=facts.job.name, as_of=facts.as_of):
+        if disk.is_there(each.path):
+            return _published(table, each)
     return Input(
         table,
         gap=f"step {table.step} has no success for {facts.game_date} as of {format_instant(facts.as_of)} or before",
     )
 
 
-def _counts(made: Mapping[str, Any], facts: Facts) -> bool:
-    if made.get("job") != facts.job.name:
-        return False
-    try:
-        return _age(made)[0] <= facts.as_of
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
-def _age(made: Mapping[str, Any]) -> tuple[datetime, str]:
-    partition = made["partition"]
-    return parse_instant(partition["run_as_of_ts"]), partition["run_id"]
-
-
-def _published(table: InputTable, made: Mapping[str, Any]) -> Input:
-    to = made["publish"]["to"]
+def _published(table: InputTable, made: snapshots.Earlier) -> Input:
     return Input(
         table,
-        to,
-        snapshot=_age(made)[0],
-        run_id=made["partition"]["run_id"],
-        source=made["publish"],
-        pointer=Path(to).parent / LATEST,
+        made.path,
+        snapshot=made.as_of,
+        run_id=made.run_id,
+        source=made.manifest["publish"],
+        pointer=Path(made.path).parent / LATEST,
     )

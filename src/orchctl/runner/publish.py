@@ -75,7 +75,7 @@ def publish(  # noqa: PLR0913 (keyword-only: the facts of a run)
     publish: PublishTable,
     *,
     values: Mapping[str, str],
-    staging: Path,
+    staging: Path | None,
     asset: str,
     game_date: date,
     run_id: str,
@@ -83,16 +83,23 @@ def publish(  # noqa: PLR0913 (keyword-only: the facts of a run)
     manifest_path: Path,
     now: Callable[[], datetime],
     until: Callable[[], datetime | None],
+    announce: Callable[[Mapping[str, str]], None] = lambda _told: None,
 ) -> Published:
     """Promote what a step has staged, and move the pointers. Repeatable: after a kill, the same again finishes it.
 
+    `announce` is told `to` and `digest` before anything moves. `staging` None: what is at `to` was promoted by an
+    attempt that did not come to its end, and is taken as it is (see `is_announced`).
     `until` gives the end of the window, None where that is not known; asked only for policy window. Raises
     PublishError: nothing half was left, and no pointer was moved to what is not whole.
     """
     to = _to(publish, values)
     # Both are read before anything is changed: what is not ours is refused while nothing is promoted yet.
     held = [pointers.read_pointer(to.parent, name) for name in (LATEST, CURRENT)]
-    promotion = publishing.promote(_source(publish, values, staging), to)
+    if staging is None:
+        promotion = publishing.adopt(to)
+    else:
+        source = _source(publish, values, staging)
+        promotion = publishing.promote(source, to, announce=lambda digest: announce({"to": str(to), "digest": digest}))
     before = [one.run.promoted_at for one in held if one is not None and one.run_id == run_id]
     promoted_at = min(before) if promotion.again and before else now()
     run = Target(run_id, as_of, promoted_at, to.name, promotion.digest, asset, game_date, str(manifest_path))
@@ -117,6 +124,16 @@ def still_there(record: Mapping[str, Any]) -> bool:
         return publishing.digest(Path(str(record["to"]))) == str(record["digest"])
     except (PublishError, KeyError, ValueError):
         return False
+
+
+def is_announced(publish: PublishTable, values: Mapping[str, str], announced: object) -> bool:
+    """Return whether what is at the step's place is what an attempt announced, and then did not come to its end.
+
+    Its contracts held, or it would not have been announced; its command need not make the same bytes again.
+    """
+    if not isinstance(announced, Mapping) or announced.get("to") != str(_to(publish, values)):
+        return False
+    return still_there(announced)
 
 
 def _to(publish: PublishTable, values: Mapping[str, str]) -> Path:

@@ -61,6 +61,12 @@ class Record:
         where = {"asset": manifest["asset"], "game_date": facts.game_date.isoformat(), "run_id": facts.run_id}
         facts.host.tell(**{"step" if self.step else "run": {"data_root": facts.job.data_root, **where}})
 
+    def note(self, **fields: Any) -> None:
+        """Add fields to the manifest of an attempt that goes on. Raises OrchctlError."""
+        assert self.begun is not None
+        self.begun = {**self.begun, **fields}
+        self._facts.manifests.write(self.begun)
+
     def end(
         self,
         status: form.Status,
@@ -92,6 +98,8 @@ class Record:
             outputs=fields.get("outputs", ()),
             error=error,
         )
+        if status == "success":
+            manifest.pop("promoting", None)
         path = None
         try:
             path = str(facts.manifests.write(manifest))

@@ -38,6 +38,19 @@ def standing(facts: Facts, step: StepTable, log: Log) -> Mapping[str, Any] | Non
     return made
 
 
+def announced(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
+    """Return the manifest of an attempt of this run that promoted the step's files and did not come to its end.
+
+    None: there is none, what is at the place is not what it announced, or the step is to run again whatever it left.
+    """
+    if step.publish is None or step.name in forced(facts):
+        return None
+    made = facts.manifests.existing(step.name, facts.game_date, facts.run_id)
+    if made is None or not publish.is_announced(step.publish, facts.values(step.name), made.get("promoting")):
+        return None
+    return made
+
+
 def _same_outputs(facts: Facts, step: StepTable, made: Mapping[str, Any], log: Log) -> bool:
     if not step.outputs:
         return True

@@ -16,7 +16,7 @@ from orchctl.core.manifest import RunError
 from orchctl.core.mask import Masker
 from orchctl.core.names import parse_instant
 from orchctl.errors import NotAllowed, OrchctlError, PublishError, PublishNotAllowed
-from orchctl.runner import contracts, environment, inputs, publish
+from orchctl.runner import contracts, environment, inputs, publish, resume
 from orchctl.runner.contracts import Boundary
 from orchctl.runner.facts import Facts, Log, problem_of
 from orchctl.runner.inputs import Input
@@ -95,11 +95,19 @@ class Work:
     def do(self) -> None:
         """Do it all. Raises `Broken`, `Skipped`, or whatever `as_broken` makes `Broken` of."""
         this, problem = self._this, None
+        # Before the start of this try replaces the record of the last.
+        before = resume.announced(self._facts, self._step)
         try:
             this.inputs = inputs.resolve(self._facts, self._step)
             this.found["inputs"] = [each.to_json() for each in this.inputs]
         except OSError as error:
             problem = error
+        if before is not None:
+            this.found |= {"inputs": before.get("inputs") or [], "checks": before.get("checks") or []}
+            this.record.begin(**this.found, promoting=before["promoting"])
+            this.log(f"{before['promoting']['to']} was published by an attempt that was killed: it is taken as it is")
+            self._publish(None)
+            return
         this.record.begin(**this.found)
         if problem is not None:
             kind = failures.of("permission" if isinstance(problem, PermissionError) else "input")
@@ -224,7 +232,7 @@ class Work:
         if broken:
             raise Broken(RunError("ContractBroken", this.masker.mask(broken)), failures.of("contract"))
 
-    def _publish(self, staging: Path) -> None:
+    def _publish(self, staging: Path | None) -> None:
         facts, this = self._facts, self._this
         assert self._step.publish is not None
         done = publish.publish(
@@ -238,6 +246,7 @@ class Work:
             manifest_path=this.record.directory / "manifest.json",
             now=facts.host.now,
             until=self._until,
+            announce=lambda told: this.record.note(checks=this.found.get("checks", []), promoting=told),
         )
         this.found["publish"] = dict(done.record)
         this.log(f"published to {done.to}; current: {done.record['current']}")

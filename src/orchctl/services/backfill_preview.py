@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from typing import Any
 
 from orchctl.core import partition, snapshots, templates
 from orchctl.core.backfill import Partition
@@ -98,14 +97,8 @@ def _input(world: World, prepared: Prepared, step: StepTable, table: InputTable,
     if templates.words_in(text) & _OF_A_RUN:
         return found(note="its path is known when the run begins")
     path = templates.render(text, _values(prepared, step, now))
-    wanted = snapshots.pattern(path)
-    if wanted is None:
-        return found(path) if world.disk.is_there(path) else found(note=f"there is no {path}", gap=True)
-    for snapshot in snapshots.candidates(world.disk.names_in(wanted.folder), wanted, as_of=now.as_of):
-        if world.disk.is_there(whole := wanted.path(snapshot)):
-            return found(whole, snapshot.at)
-    shown = wanted.path(snapshots.Snapshot("*", now.as_of))
-    return found(note=f"no snapshot at or before {format_instant(now.as_of)} at {shown}", gap=True)
+    read = snapshots.choose(path, as_of=now.as_of, names_in=world.disk.names_in, is_there=world.disk.is_there)
+    return found(note=read.gap, gap=True) if read.gap is not None else found(read.path, read.at)
 
 
 def _values(prepared: Prepared, step: StepTable, now: _Now) -> Mapping[str, str]:
@@ -124,12 +117,8 @@ def _values(prepared: Prepared, step: StepTable, now: _Now) -> Mapping[str, str]
 def _published(world: World, job: Job, step: StepTable, table: InputTable, now: _Now) -> Selected:
     """Return what another run of a step that is not chosen has published, the newest as of then."""
     selected = partial(Selected, step.name, table.name)
-    found: list[tuple[datetime, str, dict[str, Any]]] = []
-    for made in world.tree(job.data_root).published(table.step or "", now.day):
-        at, run_id = parse_instant(made["partition"]["run_as_of_ts"]), made["partition"]["run_id"]
-        if made.get("job") == job.name and at <= now.as_of:
-            found.append((at, run_id, made))
-    for at, run_id, made in sorted(found, key=lambda one: one[:2], reverse=True):
-        if world.disk.is_there(made["publish"]["to"]):
-            return selected(made["publish"]["to"], at, f"of run {run_id}")
+    manifests = world.tree(job.data_root).published(table.step or "", now.day)
+    for each in snapshots.earlier(manifests, job=job.name, as_of=now.as_of):
+        if world.disk.is_there(each.path):
+            return selected(each.path, each.as_of, f"of run {each.run_id}")
     return selected(note=f"step {table.step} has published nothing for {now.day}", gap=True)
