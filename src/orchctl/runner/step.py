@@ -212,9 +212,10 @@ class StepRun:
         result = self._end(this, "failed", error=broken.error, again=again)
         if again:
             delay = self._task.delay(self._tried)
-            this.log(f"tried again in {delay:g} s ({broken.failure.kind}: {broken.error.message})")
+            why = ": ".join(filter(None, (broken.error.message, _last_line(this.tail))))
+            this.log(f"tried again in {delay:g} s ({broken.failure.kind}: {why})")
             about = {"error_class": broken.failure.kind, "delay_s": delay}
-            this.record.tell(step_events.RETRY, broken.error.message, **about)
+            this.record.tell(step_events.RETRY, why, **about)
         return result
 
     def _end(
@@ -266,3 +267,8 @@ class StepRun:
         if not again:
             self.outcome = outcome
         return Result(status, said or "", again)
+
+
+def _last_line(tail: str) -> str:
+    """Return the last line that a command wrote: most often it says why it gave up."""
+    return next((line.strip()[:200] for line in reversed(tail.splitlines()) if line.strip()), "")

@@ -174,7 +174,8 @@ class Dag:
         if len(failed) > 1:
             message = f"{len(failed)} steps failed: {', '.join(said)}"
         error = RunError("StepFailed", message, first.tail or None, first.kind)
-        return self._write("failed", error=error, exit_code=first.exit_code)
+        # A command that ended well and broke its contract has no exit code that tells of it.
+        return self._write("failed", error=error, exit_code=first.exit_code or None)
 
     def _write(
         self,
