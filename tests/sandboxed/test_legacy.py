@@ -116,7 +116,7 @@ def test_a_job_that_is_not_there(pipeline: Box) -> None:
 def test_a_timer_that_the_catalog_misspells(pipeline: Box, tmp_path: Path) -> None:
     place = pipeline.share / "misspelt"
     place.mkdir()
-    for name in ("jobs.toml", "schedules.toml"):
+    for name in ("jobs.toml", "schedules.toml", "contracts.toml"):
         (place / name).write_text((CONFIG / name).read_text().replace('"nightly-eval.timer"', '"nightli-eval.timer"'))
     for words in ((), ("nightly-eval",)):
         (message,) = found(legacy(pipeline, *words, config=str(place), SUDO_USER=USER), "missing-timer")

@@ -145,7 +145,7 @@ def _load(*, with_pandera: bool) -> None:
     import polars  # noqa: F401
 
     if with_pandera:
-        import pandera.polars  # noqa: F401
+        contract_schema.load()
 
 
 def _become(identity: Mapping[str, Any] | None, env: Mapping[str, str]) -> None:

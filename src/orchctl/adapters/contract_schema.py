@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 _KEY = "check_output"
 """The column of Pandera's results that is true in the rows where a check holds."""
+
+
+def load() -> None:
+    """Load all of Pandera, also what it loads only when it first checks something."""
+    import pandera.polars as pa
+    import polars as pl
+
+    wanted = pa.DataFrameSchema({"x": pa.Column(pl.Int64, pa.Check.ge(1), unique=True)}, unique=["x"], strict=True)
+    for value in (1, 0):
+        with contextlib.suppress(pa.errors.SchemaErrors):
+            wanted.validate(pl.DataFrame({"x": [value]}), lazy=True)
 
 
 def findings(name: str, path: Path, form: Format) -> Iterator[Finding]:
