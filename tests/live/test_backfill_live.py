@@ -25,7 +25,7 @@ import live_runs
 from live_runs import OwnWorker
 from orchctl.core.backfill import newest_of
 from orchctl.core.names import parse_instant
-from support import Live, Project, eventually
+from support import Live, Project, eventually, sigint_as_usual
 
 DATES = int(os.environ.get("ORCHCTL_BACKFILL_DATES", "12"))
 PARALLEL = 2
@@ -215,7 +215,8 @@ def test_a_dry_run_and_what_cannot_be(stepped: Project, live: Live) -> None:
 
 
 def test_ctrl_c_ends_it_and_says_how_to_go_on(stepped: Project, live: Live) -> None:
-    process = client(stepped, "--wait")
+    with sigint_as_usual():
+        process = client(stepped, "--wait")
     eventually(lambda: any(run["tags"] and not run["auto_scheduled"] for run in live_runs.runs_of(live, "job")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
