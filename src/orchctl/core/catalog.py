@@ -107,7 +107,7 @@ class JobTable(Table):
     game_date_offset_days: Annotated[int, Field(ge=-366, le=366)] = 0
     """Days from the slot's date to the partition: -1 for a job that works on the day before."""
     nice: Annotated[int, Field(ge=-20, le=19)] = 0
-    """CPU priority of the command, as nice(1) counts it."""
+    """CPU priority of the command, as Nice= of systemd: not on top of the worker's."""
     timeout: Annotated[Duration, AfterValidator(positive)] = durations.parse("1h")
     """After this the command is stopped."""
     kill_after: Duration = durations.parse("10s")
