@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ class Desk:
         """Leave the manifest that the runner would. Of its process only `alive` tells: that of the manifest is gone."""
         own = run_id_of(run)
         assert own is not None
-        self.leave(day_of(run), own, status, attempt=attempt, place=_GONE)
+        self.leave(day_of(run), own, status, attempt=attempt, place=_GONE, keys=run.parameters.get("partition"))
 
     def leave(
         self,
@@ -155,9 +155,10 @@ class Desk:
         at: datetime | None = None,
         asset: str = "job",
         place: Place = _ELSEWHERE,
+        keys: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        """Write the manifest of a run, whoever made it."""
+        """Write the manifest of a run, whoever made it. `keys` are those of its partition beside the date."""
         moment = at or self.time
         who = Identity(
             job="job",
@@ -169,6 +170,7 @@ class Desk:
             trigger="backfill",
             mode="live",
             attempt=attempt,
+            keys=keys or {},
         )
         data = manifest.started(who, place, {}, at=moment)
         if status != "running":

@@ -58,7 +58,7 @@ def test_a_file_holds_it(desk: Desk, name: str, content: str, key: str | None) -
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"command": ("sh", "-c", "echo no such day >&2; exit 3")}, "`sh` ended with exit code 3: no such day"),
     ({"command": ("true",)}, "`true` printed nothing"),
-    ({"command": ("echo", "tomorrow")}, "it gave 'tomorrow' is not an instant like"),
+    ({"command": ("echo", "tomorrow")}, "it gave 'tomorrow', not an instant like"),
     ({"command": ("no-such-program",)}, "`no-such-program` cannot be started in"),
     ({"file": "{data_root}/none"}, "there is no file"),
     ({"file": "{data_root}/a.json", "key": "a"}, "is not JSON: "),

@@ -16,6 +16,7 @@ from backfilling import HERE, TODAY, Desk, Killed, state
 from fakes import failing_at
 from orchctl.core import backfill as core
 from orchctl.core.backfill import Asked, Wish
+from orchctl.core.catalog import Job
 from orchctl.core.remote import RemoteRun, RemoteWorker
 from orchctl.errors import ExitCode, GateRefused, OrchctlError, PrefectUnreachable, UsageError
 from orchctl.services import backfill
@@ -610,3 +611,24 @@ def test_a_server_that_goes_while_it_is_followed_ends_it_with_what_to_do(desk: D
         list(items)
     assert raised.value.exit_code == ExitCode.PREFECT
     assert raised.value.hint is not None
+
+
+def test_a_date_without_an_instant_does_not_keep_another_force_from_beginning(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, as_of={"lock": {"file": "/x"}})
+
+    def no_instant(job: Job, mode: str, day: date, given: Any) -> datetime:
+        if day.day == 3:
+            raise OrchctlError("no slate")
+        return desk._as_of(job, mode, day, given)
+
+    desk.as_of = no_instant
+    names = [desk.go(*MONTH, Wish(force=force), as_of_mode="lock").summary["backfill"] for force in (False, True, True)]
+    assert [name[-2:] for name in names[1:]] == ["-2", "-3"]
+    assert len(desk.log) == 15
+
+
+def test_a_success_of_another_partition_is_not_this_ones(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, partition={"group": {"default": "all"}})
+    desk.go(*MONTH, partition={"group": "all"})
+    done = desk.go(*MONTH, Wish(only_missed=True), partition={"group": "late"})
+    assert (done.summary["skipped"], done.summary["succeeded"]) == (0, 6)

@@ -334,7 +334,9 @@ def test_a_refused_job_keeps_no_other_back_and_one_that_stopped_does() -> None:
         errors = {"refused": GateRefused("no"), "stopped": HandoverUnfinished("halfway")}
         return Done(name, error=errors.get(name))
 
-    found = switching.each(["refused", "a", "stopped", "b"], do)
+    told: list[Done] = []
+    found = switching.each(["refused", "a", "stopped", "b"], do, told.append)
+    assert tuple(told) == found
     assert [done.error.message if done.error else None for done in found] == [
         "no",
         None,
@@ -347,7 +349,9 @@ def test_ctrl_c_ends_the_whole() -> None:
     def do(name: str) -> Done:
         raise KeyboardInterrupt
 
-    found = switching.each(["a", "b"], do)
+    told: list[Done] = []
+    found = switching.each(["a", "b"], do, told.append)
+    assert tuple(told) == found
     assert [type(done.error) for done in found] == [Interrupted, OrchctlError]
 
 

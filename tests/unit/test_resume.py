@@ -143,6 +143,42 @@ def test_a_torn_manifest_is_no_success(desk: StepsDesk) -> None:
     assert again(desk, job)[1] == ["a"]
 
 
+def test_a_success_that_a_later_attempt_does_not_come_to_is_not_lost(desk: StepsDesk) -> None:
+    """`late` succeeds at once; then what it needs runs again and fails, and so it is skipped."""
+    (desk.root / "mended").touch()
+    job = mended(desk)
+    assert desk.go(job).status == "success"
+    (published(desk, "b").parent / "more").touch()
+    (desk.root / "mended").unlink()
+    outcome, _ = again(desk, job)
+    assert (outcome.status, desk.statuses()["c"]) == ("failed", "skipped")
+    assert (desk.step_manifest("c")["status"], desk.told_of("c")[-1]) == ("success", "step_finished")
+    (desk.root / "mended").touch()
+    (published(desk, "b").parent / "more").unlink()
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran) == ("success", ["b"])
+    assert desk.statuses()["c"] == "kept"
+
+
+def test_who_asks_for_a_step_again_can_go_back_to_what_it_published(desk: StepsDesk) -> None:
+    desk.lines["a"] = "cat /proc/sys/kernel/random/uuid > $ORCHCTL_STAGING/it"
+    job = desk.steps_job(desk.step("a", publish={"to": PLACE}))
+    desk.go(job)
+    before = published(desk, "a").read_text()
+    outcome, ran = again(desk, job, from_step="a")
+    assert (outcome.status, ran) == ("failed", ["a"])
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran, published(desk, "a").read_text()) == ("success", [], before)
+
+
+def test_a_success_whose_outputs_were_not_looked_at_yet_stands(desk: StepsDesk) -> None:
+    job = desk.steps_job(desk.step("a", outputs=("{data_root}/a",)))
+    desk.go(job)
+    path = desk.step_folder("a") / "manifest.json"
+    path.write_text(json.dumps({**desk.step_manifest("a"), "outputs": None}))
+    assert again(desk, job)[1] == []
+
+
 def stopped_before_its_pointers(desk: StepsDesk, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Run a step whose bytes differ each time, and which fails once its files are in their place."""
     desk.lines["a"] = "cat /proc/sys/kernel/random/uuid > $ORCHCTL_STAGING/it"

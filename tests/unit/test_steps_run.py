@@ -15,10 +15,13 @@ import pytest
 
 from dag import StepsDesk, chain
 from desk import LEGACY
+from orchctl.core.contracts import ContractTable
 from orchctl.core.names import format_instant
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError
+from orchctl.runner import step
 from orchctl.runner.shapes import Outcome
+from orchctl.runner.step_work import Work
 
 
 @pytest.fixture
@@ -403,3 +406,52 @@ def test_a_step_of_a_slot_of_prefect_holds_the_jobs_lock(desk: StepsDesk) -> Non
     assert desk.manifest()["slot"] == format_instant(desk.clock.at.replace(second=0))
     claims = [json.loads(path.read_text()) for path in (desk.state / "slots").rglob("*.json")]
     assert len(claims) == 1
+
+
+def test_a_name_that_no_text_can_hold_fails_the_step_and_the_run_ends(desk: StepsDesk) -> None:
+    desk.lines["a"] = (
+        "touch \"$ORCHCTL_STAGING/$(printf 'Jos\\351.csv')\"; ln -s x \"$ORCHCTL_STAGING/$(printf 'x\\351')\""
+    )
+    job = desk.steps_job(desk.step("a", publish={"to": "{data_root}/gold/{game_date}/run={run_id}"}))
+    outcome = desk.go(job)
+    assert outcome.status == "failed"
+    assert desk.step_manifest("a")["status"] == "failed"
+
+
+def test_what_cannot_even_be_recorded_ends_the_step_all_the_same(
+    desk: StepsDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.steps_job(desk.step("a"), desk.step("b"))
+
+    def broken(self: Work) -> None:
+        raise RuntimeError("not foreseen")
+
+    def broken_end(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("nor this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "do", broken)
+        patch.setattr(step, "as_broken", broken_end)
+        outcome = desk.go(job)
+    assert outcome.status == "failed"
+    assert set(desk.statuses().values()) == {"failed"}
+    assert "RuntimeError: nor this" in (desk.reasons()["a"] or "")
+
+
+def test_a_command_is_not_run_where_steps_were_asked_for(desk: StepsDesk) -> None:
+    job = desk.steps_job(desk.step("a"))
+    outcome = desk.go(job, execution="command", steps=("a",))
+    assert (outcome.status, (desk.root / "ran").exists()) == ("failed", False)
+    assert "some of its steps were asked for" in (outcome.reason or "")
+
+
+def test_secrets_in_the_data_are_masked_in_what_contracts_find(desk: StepsDesk) -> None:
+    desk.contracts["c"] = ContractTable.model_validate({"columns": {"x": {"dtype": "string", "allowed": ["a"]}}})
+    desk.lines["a"] = "printf 'x\\nhunter2hunter2\\n' > $ORCHCTL_STAGING/t.csv"
+    job = desk.steps_job(
+        desk.step("a", contracts=({"contract": "c", "file": "*.csv"},)), env={"API_TOKEN": "hunter2hunter2"}
+    )
+    assert desk.go(job).status == "failed"
+    told = json.dumps([desk.step_manifest("a"), desk.manifest(), desk.all_events(), desk.log])
+    assert "contract broken: c" in told
+    assert "hunter2" not in told

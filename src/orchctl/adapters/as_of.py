@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import signal
 import subprocess
 import tomllib
@@ -21,7 +22,7 @@ from orchctl.errors import OrchctlError, UsageError
 
 TIMEOUT_S = 30.0
 """Seconds after which a mode's command is killed."""
-_SHOWN = 200
+_SHOWN, _INSTANT = 200, 60
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,32 @@ class AsOf:
             raise UsageError(str(error), hint="give it with --param KEY=VALUE") from error
         values = {"game_date": game_date.isoformat(), "data_root": job.data_root, **keys}
         asked = _Asked(job, mode, job.as_of[mode], values)
+        text = self._printed(asked) if asked.rule.command else self._held(asked)
         try:
-            text = self._printed(asked) if asked.rule.command else _held(asked)
             return parse_instant(text) + _shift(asked.rule.shift)
-        except (ValueError, OverflowError) as error:
-            raise asked.problem(f"it gave {error}") from error
+        except (ValueError, OverflowError):
+            raise asked.problem(f"it gave {text[:_INSTANT]!r}, not an instant like 2025-12-19T05:00:00Z") from None
 
     def _printed(self, asked: _Asked) -> str:
-        job = asked.job
         argv = [templates.render(word, asked.values) for word in asked.rule.command]
+        return self._answer(asked, argv)
+
+    def _held(self, asked: _Asked) -> str:
+        """Return the text of the instant in a file: all of it, or what is under the key."""
+        path = templates.render(asked.rule.file or "", asked.values)
+        if asked.identity:
+            # Read as the job's user: what it may not read must not be told through us.
+            content = self._answer(asked, ["cat", "--", path])
+        else:
+            content = _content(asked, path)
+        return _found(asked, path, content)
+
+    def _answer(self, asked: _Asked, argv: list[str]) -> str:
+        job = asked.job
         own = {key: templates.render(text, asked.values) for key, text in job.env.items()}
         ours = {f"ORCHCTL_{key.upper()}": value for key, value in asked.values.items()}
         try:
-            done = self._run(argv, job.working_directory, {**self._inherited(), **own, **ours})
+            done = self._run(argv, job.working_directory, {**self._inherited(asked), **own, **ours}, asked.identity)
         except subprocess.TimeoutExpired:
             raise asked.problem(f"`{argv[0]}` gave no answer in {durations.human(self.timeout_s)}") from None
         except (OSError, ValueError) as error:
@@ -74,11 +88,15 @@ class AsOf:
             raise asked.problem(f"`{argv[0]}` printed nothing")
         return done.stdout.strip()
 
-    def _inherited(self) -> dict[str, str]:
-        """Return the environment less what is Prefect's, which no command of a job gets."""
+    def _inherited(self, asked: _Asked) -> dict[str, str]:
+        """Return the environment less what is Prefect's, which no command of a job gets; little for another user."""
+        if asked.identity:
+            return {"PATH": self.environment.get("PATH", os.defpath), "USER": asked.job.user or ""}
         return {key: value for key, value in self.environment.items() if not key.startswith("PREFECT_")}
 
-    def _run(self, argv: list[str], cwd: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, argv: list[str], cwd: str, env: Mapping[str, str], identity: Mapping[str, Any]
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end. Raises TimeoutExpired when nothing of its session is left."""
         with subprocess.Popen(
             argv,
@@ -90,6 +108,7 @@ class AsOf:
             text=True,
             errors="backslashreplace",
             start_new_session=True,
+            **identity,
         ) as process:
             try:
                 out, said = process.communicate(timeout=self.timeout_s)
@@ -107,6 +126,22 @@ class _Asked:
     rule: AsOfMode
     values: Mapping[str, str]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes `Popen` start a program as the job's user; empty where that is us. Raises OrchctlError."""
+        if self.job.user is None:
+            return {}
+        try:
+            entry = pwd.getpwnam(self.job.user)
+        except KeyError:
+            raise self.problem(f"this host has no user {self.job.user}") from None
+        if entry.pw_uid == os.geteuid():
+            return {}
+        if os.geteuid() != 0:
+            raise self.problem(f"the job runs as {self.job.user}; ask as that user, or as root")
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
     def problem(self, what: str) -> OrchctlError:
         day = self.values["game_date"]
         return OrchctlError(
@@ -115,17 +150,18 @@ class _Asked:
         )
 
 
-def _held(asked: _Asked) -> str:
-    """Return the text of the instant in a file: all of it, or what is under the key."""
-    path = templates.render(asked.rule.file or "", asked.values)
+def _content(asked: _Asked, path: str) -> str:
     try:
         with open(path, "rb") as file:
-            content = file.read(1 << 20).decode()
+            return file.read(1 << 20).decode()
     except FileNotFoundError:
         raise asked.problem(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8"
         raise asked.problem(f"{path} cannot be read: {reason}") from error
+
+
+def _found(asked: _Asked, path: str, content: str) -> str:
     if asked.rule.key is None:
         return content.strip()
     key = templates.render(asked.rule.key, asked.values)

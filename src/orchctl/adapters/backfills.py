@@ -64,3 +64,7 @@ class Backfills:
         path = folder / SUMMARY
         files.write_atomic(path, files.dump(summary))
         return path
+
+    def has_ended(self, backfill: str) -> bool:
+        """Whether every date of a backfill has ended once: its summary is there."""
+        return (self._root / FOLDER / backfill / SUMMARY).exists()

@@ -19,7 +19,8 @@ from orchctl.errors import NotAllowed, OrchctlError, StateBroken
 
 def dump(data: object) -> bytes:
     """Return `data` as JSON that people can read, with a final newline."""
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    # A name that is not UTF-8 stays readable JSON: its surrogates become escapes.
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def make_directory(path: Path, *, mode: int = 0o777) -> None:
@@ -92,11 +93,13 @@ def write_together(contents: Sequence[Content]) -> None:
 
 def _write_whole(temporary: Path, one: Content) -> None:
     # Private until it is another's: it may hold secrets.
-    _write_new(temporary, one.content, 0o600 if one.exact else one.mode)
-    if one.owner is not None:
-        os.chown(temporary, *one.owner)
-    if one.exact:
-        temporary.chmod(one.mode)
+    _write_new(
+        temporary,
+        one.content,
+        0o600 if one.exact else one.mode,
+        owner=one.owner,
+        exact=one.mode if one.exact else None,
+    )
 
 
 def create_exclusive(
@@ -117,9 +120,7 @@ def create_exclusive(
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     with _mapped(path):
         try:
-            _write_new(temporary, content, mode)
-            if owner is not None:
-                os.chown(temporary, *owner)
+            _write_new(temporary, content, mode, owner=owner)
             if not still():
                 return False
             os.link(temporary, path, follow_symlinks=False)
@@ -229,9 +230,18 @@ def _believe(status: os.stat_result, path: Path, trust: int | None) -> None:
         raise StateBroken(f"{path} may be written by others", hint=f"look at it, then chmod go-w {path}")
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+def _write_new(
+    path: Path, content: bytes, mode: int, *, owner: tuple[int, int] | None = None, exact: int | None = None
+) -> None:
+    """Write a new file. Owner and exact mode are given to what was opened: whoever owns the folder may put a symlink in
+    the place of its name, and root would give away what that leads to.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        if exact is not None:
+            os.fchmod(descriptor, exact)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

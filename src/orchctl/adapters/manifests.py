@@ -47,7 +47,7 @@ class Manifests:
         folder = self._root / "events"
         files.make_directory(folder)
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
-        files.append_line(folder / f"{event['ts'][:10]}.jsonl", line.encode())
+        files.append_line(folder / f"{event['ts'][:10]}.jsonl", line.encode("utf-8", "backslashreplace"))
 
     def events(self, day: date, *, skipped: list[Skipped]) -> Iterator[Run]:
         """Yield the runs that the events of one UTC date tell of, in file order; several for one run.

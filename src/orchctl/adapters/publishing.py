@@ -76,6 +76,8 @@ def promote(source: Path, to: Path, *, announce: Callable[[str], None] = lambda 
     with mapped(f"{source} cannot be published as {to}"):
         make_folders(to.parent)
         one_file_system(source, to)
+        if os.path.lexists(to):
+            _same(to, digest)  # what is refused is not announced
     announce(digest)
     with mapped(f"{source} cannot be published as {to}"):
         again = not _moved_into_place(source, to)

@@ -88,11 +88,11 @@ def cutover(
         sleep=time.sleep,
     )
     if dry_run:
-        found = switching.each(names, lambda name: shown.ended(switching.look(world, name, wish)))
+        found = switching.each(names, lambda name: switching.look(world, name, wish), shown.ended)
     else:
         with app.exclusive(wish.command):
             hands = app.hands()
-            found = switching.each(names, lambda name: shown.ended(switching.cutover(world, hands, name, wish)))
+            found = switching.each(names, lambda name: switching.cutover(world, hands, name, wish), shown.ended)
     shown.all(found, ui=app.prefect.ui_url)
     _exit(switching.exit_code(found))
 

@@ -70,6 +70,8 @@ def _pay(app: App) -> None:
     for paid in recovery.pay(app.hands(), say=lambda text: render.note(f"  {text}")):
         if not paid.is_in_order:
             render.note(f"{paid.job}: still owed: {paid.why_not}")
+        if paid.error is not None and paid.error.exit_code == ExitCode.INTERRUPTED:
+            raise paid.error
 
 
 def _propose(app: App, jobs: list[str] | None, prune: bool) -> Plan:

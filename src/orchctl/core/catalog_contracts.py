@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,11 @@ _KINDS: Mapping[str, str] = {
     "bool": "true or false",
 }
 _DATED = frozenset({None, "date", "datetime", "string"})
+
+
+_ONLY_PYTHON = re.compile(r"(?<!\\)(?:\(\?<?[=!]|\(\?P=\w*\)?|\\[1-9])")
+_CLASS, _NAMED = re.compile(r"\\[pP](?:\{[^}]*\}|[A-Z])"), re.compile(r"\(\?<(?![=!])")
+_FLAGS = re.compile(r"\(\?[a-zA-Z]*-?[a-zA-Z]+\)")
 
 
 def read(source: Source) -> dict[str, ContractTable] | None:
@@ -101,8 +107,17 @@ def _check_column(source: Source, path: Path, column: ColumnTable) -> None:
         return
     if column.dtype not in {None, "string"}:
         source.wrong((*path, "pattern"), f"means something only for texts, and the column is {column.dtype}")
-    if reason := regex_problem(column.pattern):
+    if reason := _pattern_problem(column.pattern):
         source.wrong((*path, "pattern"), f'"{column.pattern}" is not a regular expression: {reason}')
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    """Return why a column cannot be matched with it. Polars does that, with the syntax of Rust: what only Python knows
+    is refused, and what only Rust knows is left to it.
+    """
+    if found := _ONLY_PYTHON.search(pattern):
+        return f"{found[0]} looks around or back, which a contract cannot"
+    return regex_problem(_NAMED.sub("(?P<", _CLASS.sub(".", _FLAGS.sub("", pattern))))
 
 
 def _check_value(source: Source, path: Path, value: Scalar, dtype: str | None, *, ordered: bool) -> bool:

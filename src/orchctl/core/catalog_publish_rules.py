@@ -181,7 +181,8 @@ def _check_reads(source: Source, job: WrittenJob) -> None:
             others = [other for other in job.steps if other.name != step.name]
             makers = [other.name for other in others if any(_makes(*made, wanted) for made in places[other.name])]
             if not makers:
-                made = [text for other in others for text in _made_by(other)]
+                below = steps.descendants(tables, step.name)
+                made = [text for other in others if other.name not in below for text in _made_by(other)]
                 close = difflib.get_close_matches(each.path, made, n=1, cutoff=0.6)
                 source.wrong(
                     path,

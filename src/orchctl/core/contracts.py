@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -36,7 +36,7 @@ class ColumnTable(Table):
     """The least value; for dates and instants as text."""
     max: int | float | Text | None = None
     """The greatest value."""
-    allowed: Annotated[tuple[Scalar, ...], Field(strict=False)] = ()
+    allowed: Annotated[tuple[Scalar, ...], Field(strict=False, min_length=1)] = ()
     """The only values there may be; none: any."""
     pattern: Text | None = None
     """A regular expression that each text must match from its beginning to its end."""
@@ -176,6 +176,11 @@ class Checked:
     def holds(self) -> bool:
         """Whether the contract holds."""
         return not self.findings
+
+    def masked(self, mask: Callable[[str], str]) -> Checked:
+        """Return it with what `mask` makes of its texts."""
+        findings = tuple(replace(finding, message=mask(finding.message)) for finding in self.findings)
+        return replace(self, file=mask(self.file), findings=findings)
 
     @property
     def message(self) -> str:

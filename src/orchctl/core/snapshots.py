@@ -134,13 +134,20 @@ class Earlier:
         return str(self.manifest["publish"]["to"])
 
 
-def earlier(manifests: Iterable[Mapping[str, Any]], *, job: str, as_of: datetime) -> tuple[Earlier, ...]:
-    """Return the job's own among manifests of published steps, as of an instant or before, newest first."""
+def earlier(
+    manifests: Iterable[Mapping[str, Any]], *, job: str, keys: Mapping[str, str], as_of: datetime
+) -> tuple[Earlier, ...]:
+    """Return the job's own among manifests of published steps, as of an instant or before, newest first.
+
+    `keys` are those of the partition beside its date: of another partition nothing is taken.
+    """
     found = []
     for made in manifests:
         if made.get("job") != job:
             continue
         try:
+            if any(made["partition"].get(key) != value for key, value in keys.items()):
+                continue
             each = Earlier(parse_instant(made["partition"]["run_as_of_ts"]), made["partition"]["run_id"], made)
         except (KeyError, TypeError, ValueError):
             continue

@@ -83,7 +83,10 @@ class Facts:
     @property
     def lock(self) -> str:
         """The name of the lock it takes. A backfill takes that of its partition, and so never blocks a live run."""
-        return f"{self.job.name}@{self.game_date.isoformat()}" if self.request.backfill else self.job.name
+        if not self.request.backfill:
+            return self.job.name
+        keys = "".join(f",{key}={value}" for key, value in sorted(self.keys.items()))
+        return f"{self.job.name}@{self.game_date.isoformat()}{keys}"
 
     def directory(self, step: str | None = None) -> Path:
         """Return the folder of the run, or of one of its steps: its manifest and its logs are there."""
@@ -200,6 +203,8 @@ def _keys(job: Job, game_date: date, given: Mapping[str, str]) -> tuple[dict[str
 def _unfit(job: Job, execution: str, request: Request) -> str | None:
     """Return why a run cannot be what was asked for."""
     if execution == "command":
+        if request.steps or request.from_step:
+            return f"{job.name} runs as a command, and some of its steps were asked for"
         return None if job.command else f"{job.name} has no command: it is nothing but its steps"
     if not job.steps:
         return f"{job.name} has no steps in the catalog"

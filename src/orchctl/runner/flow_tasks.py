@@ -65,7 +65,7 @@ class PrefectTasks:
             if not results:
                 results.append(Result("failed", f"Prefect could not run its task: {type(error).__name__}: {error}"))
         finally:
-            done(results[-1])
+            done(results[-1] if results else Result("failed", "Prefect ended its task before it was run"))
 
     def _task(self, task: Task, results: list[Result]) -> PrefectTask[[], State[Any]]:
         def step() -> State[Any]:

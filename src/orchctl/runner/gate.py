@@ -136,10 +136,11 @@ class Gate:
     def _patience_s(self) -> float:
         """Return how long to wait for the lock, and for a legacy run, in seconds.
 
-        A queued run and a retry wait as long as a run may last; a late slot, which overlaps nothing at its own
+        A queued run, a retry and a backfill, which holds a place of its own queue alone, wait as long as a run may
+        last; a late slot, which overlaps nothing at its own
         time, as long as it may still run. A slot that is on time and finds the job going is skipped.
         """
-        if self.job.overlap == "queue" or self.request.attempt > 1:
+        if self.job.overlap == "queue" or self.request.attempt > 1 or self.request.backfill:
             return float(self.job.timeout)
         if self.request.slot is None:
             return 0.0

@@ -85,7 +85,7 @@ def _of_step(facts: Facts, table: InputTable) -> Input:
         at = parse_instant(made["partition"]["run_as_of_ts"])
         return _published(table, snapshots.Earlier(at, made["partition"]["run_id"], made))
     manifests = facts.manifests.published(table.step, facts.game_date)
-    for each in snapshots.earlier(manifests, job=facts.job.name, as_of=facts.as_of):
+    for each in snapshots.earlier(manifests, job=facts.job.name, keys=facts.keys, as_of=facts.as_of):
         if disk.is_there(each.path):
             return _published(table, each)
     return Input(

@@ -102,6 +102,8 @@ class Record:
             manifest.pop("promoting", None)
         path = None
         try:
+            if late is not None:
+                manifest["outputs"] = None  # not looked at yet
             path = str(facts.manifests.write(manifest))
             self.ended = True
             if late is not None:

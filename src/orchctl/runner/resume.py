@@ -38,6 +38,26 @@ def standing(facts: Facts, step: StepTable, log: Log) -> Mapping[str, Any] | Non
     return made
 
 
+def worth_keeping(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
+    """Return the manifest of a step that has succeeded in this run, or promoted its files; None: there is none."""
+    made = facts.manifests.existing(step.name, facts.game_date, facts.run_id)
+    if made is None or (made.get("status") != "success" and not made.get("promoting")):
+        return None
+    return made
+
+
+def promise(facts: Facts, step: StepTable) -> Mapping[str, Any]:
+    """Return the fields that a try which replaces a success must carry on: what stands in the step's place.
+
+    Only where it was asked for to run again. Then, should it make other files, which are refused, a retry of the run
+    can go back to those that are there.
+    """
+    made = worth_keeping(facts, step)
+    if made is None or step.name not in forced(facts) or not made.get("publish"):
+        return {}
+    return {"promoting": {key: made["publish"][key] for key in ("to", "digest")}}
+
+
 def announced(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
     """Return the manifest of an attempt of this run that promoted the step's files and did not come to its end.
 
@@ -52,7 +72,7 @@ def announced(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
 
 
 def _same_outputs(facts: Facts, step: StepTable, made: Mapping[str, Any], log: Log) -> bool:
-    if not step.outputs:
+    if not step.outputs or made.get("outputs") is None:  # killed before they were looked at
         return True
     now = facts.outputs(step.outputs, facts.values(step.name), log)
     return [_facts_of(each) for each in made.get("outputs") or []] == [_facts_of(each) for each in now]

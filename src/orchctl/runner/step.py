@@ -103,7 +103,20 @@ class StepRun:
                 return self._given_up(log)
             self._active = True
         with self._working():
-            return self._once(log)
+            try:
+                return self._once(log)
+            except Exception as error:  # noqa: BLE001 - a step that raised would never be seen to end
+                return self._failed_itself(error, log)
+
+    def _failed_itself(self, error: Exception, log: Log) -> Result:
+        """End with an error of our own making, as well as it can be recorded."""
+        said = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+        log(f"{self.step.name} could not be carried out: {said}")
+        with self._guard:
+            made = self._facts.manifests.existing(self.step.name, self._facts.game_date, self._facts.run_id)
+            kept = {"promoting": made["promoting"]} if made is not None and made.get("promoting") else {}
+            self._end_without_a_try("failed", said, log, **kept)
+        return Result("failed", said)
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -157,7 +170,7 @@ class StepRun:
     def _kept(self, log: Log) -> Result | None:
         try:
             made = resume.standing(self._facts, self.step, log)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a manifest can hold anything
             log(f"whether {self.step.name} has been done cannot be known, it runs again: {error}")
             return None
         if made is None:
@@ -179,10 +192,17 @@ class StepRun:
         begun = made["status"] not in {"skipped", "cancelled"} or made["timing"]["duration_s"] != 0.0
         return int(made["attempt"]) + (1 if begun else 0)
 
-    def _end_without_a_try(self, status: Literal["skipped", "cancelled", "failed"], reason: str, log: Log) -> None:
+    def _end_without_a_try(
+        self, status: Literal["skipped", "cancelled", "failed"], reason: str, log: Log, **fields: Any
+    ) -> None:
         unrecorded = None
         try:
-            unrecorded = self._record(log, self._next_attempt()).end(status, reason=reason).unrecorded
+            if not fields and (made := resume.worth_keeping(self._facts, self.step)) is not None:
+                # The success of an earlier attempt, which this one did not come to look at: it may still stand.
+                self._record(log, made["attempt"]).tell(step_events.FINISHED, reason, status=status)
+            else:
+                record = self._record(log, self._next_attempt())
+                unrecorded = record.end(status, reason=reason, **fields).unrecorded
         except OrchctlError as error:
             unrecorded = error.message
         shown: StepStatus = "warned" if status == "failed" and self.step.optional else status

@@ -97,6 +97,7 @@ class Work:
         this, problem = self._this, None
         # Before the start of this try replaces the record of the last.
         before = resume.announced(self._facts, self._step)
+        promise = resume.promise(self._facts, self._step)
         try:
             this.inputs = inputs.resolve(self._facts, self._step)
             this.found["inputs"] = [each.to_json() for each in this.inputs]
@@ -108,7 +109,7 @@ class Work:
             this.log(f"{before['promoting']['to']} was published by an attempt that was killed: it is taken as it is")
             self._publish(None)
             return
-        this.record.begin(**this.found)
+        this.record.begin(**this.found, **promise)
         if problem is not None:
             kind = failures.of("permission" if isinstance(problem, PermissionError) else "input")
             raise Broken(RunError("InputUnreadable", f"an input cannot be looked at: {problem}"), kind)
@@ -222,6 +223,8 @@ class Work:
             stop=self._stop,
             account=facts.who.account,
         )
+        # Findings show values of the data.
+        found = tuple(each.masked(this.masker.mask) for each in found)
         this.found["checks"] = [*this.found.get("checks", ()), *(each.to_json() for each in found)]
         for each in found:
             status = "ok" if each.holds else "broken"
@@ -230,7 +233,7 @@ class Work:
             this.log(each.message)
         broken = "; ".join(each.message for each in found if not each.holds)
         if broken:
-            raise Broken(RunError("ContractBroken", this.masker.mask(broken)), failures.of("contract"))
+            raise Broken(RunError("ContractBroken", broken), failures.of("contract"))
 
     def _publish(self, staging: Path | None) -> None:
         facts, this = self._facts, self._this
@@ -263,5 +266,6 @@ class Work:
                 return facts.host.as_of(facts.job, until, facts.game_date, facts.keys)
             return parse_instant(templates.render(until, facts.values(self._step.name)))
         except (OrchctlError, ValueError) as error:
-            self._this.log(f"the end of the window of {self._step.name} is not known: {error}")
+            said = self._this.masker.mask(str(error))
+            self._this.log(f"the end of the window of {self._step.name} is not known: {said}")
             return None

@@ -213,7 +213,7 @@ class _Progress:
         """Log a line. Raises nothing."""
         self._log(line)
         try:
-            files.append_line(self._path, f"{line}\n".encode())
+            files.append_line(self._path, f"{line}\n".encode("utf-8", "backslashreplace"))
         except OrchctlError as error:
             self._log(f"the run's own log is not whole: {error.message}")
 

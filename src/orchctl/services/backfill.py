@@ -168,7 +168,7 @@ def prepare(world: World, wanted: Request, wish: Wish) -> Prepared:
     limit, notes = _queue(world, job)
     if not same_job(wanted.held, world.catalog, asked.job):
         notes.append(f"the catalog has changes of {asked.job} that are not synced: what was synced runs")
-    generation, runs = _generation(world.prefect, asked, force=wish.force)
+    generation, runs = _generation(world, job, asked, force=wish.force)
     return Prepared(
         asked=asked,
         id=asked.id(generation),
@@ -228,20 +228,22 @@ def _queue(world: World, job: Job) -> tuple[int | None, list[str]]:
     return found.concurrency_limit, notes
 
 
-def _generation(prefect: Prefect, asked: Asked, *, force: bool) -> tuple[int, tuple[RemoteRun, ...]]:
+def _generation(world: World, job: Job, asked: Asked, *, force: bool) -> tuple[int, tuple[RemoteRun, ...]]:
     """Return which time of this backfill it is, and the flow runs that it has already.
 
     Without `force` the newest time that there is. With it the newest forced one, until each of its dates has ended:
     who was interrupted goes on with the same words. Then the next.
     """
-    found = [prefect.tagged_runs(core.TAG + asked.id(0))]
-    while runs := prefect.tagged_runs(core.TAG + asked.id(len(found))):
+    found = [world.prefect.tagged_runs(core.TAG + asked.id(0))]
+    while runs := world.prefect.tagged_runs(core.TAG + asked.id(len(found))):
         found.append(runs)
     newest = len(found) - 1
     if not force:
         return newest, found[newest]
     latest = [runs[-1] for runs in core.newest_of(found[newest]).values()]
-    if newest > 0 and (len(latest) < len(asked.dates) or not all(run.finished for run in latest)):
+    # A date without an instant, or whose run was deleted, has no run and has ended all the same: the summary says so.
+    whole = len(latest) == len(asked.dates) or world.tree(job.data_root).has_ended(asked.id(newest))
+    if newest > 0 and not (whole and all(run.finished for run in latest)):
         return newest, found[newest]
     going = sum(not run.finished for run in latest)
     if going:
@@ -266,8 +268,15 @@ def _partitions(world: World, job: Job, asked: Asked, runs: tuple[RemoteRun, ...
 
 def _history(tree: BackfillTree, job: Job, asked: Asked, day: date) -> History:
     """Return what the manifests say of a date: for a choice of steps, each of them must have succeeded."""
+    keys = partition.keys(job, day, asked.partition)
+
+    def is_of_it(data: Mapping[str, Any]) -> bool:
+        """Whether a run was of the same partition; an older one may not tell a key."""
+        told = data.get("partition") or {}
+        return all(told.get(key, value) == value for key, value in keys.items())
+
     if asked.steps:
-        each = [History.of([run for run, _ in tree.runs_on(step, day)]) for step in asked.steps]
+        each = [History.of([run for run, data in tree.runs_on(step, day) if is_of_it(data)]) for step in asked.steps]
         missing = [history for history in each if history.success is None]
         bad = [one for one in each if one.newest is not None and one.newest.status != "success"]
         return History(None if missing else each[0].success, (bad or each)[0].newest)
@@ -275,9 +284,12 @@ def _history(tree: BackfillTree, job: Job, asked: Asked, day: date) -> History:
     whole = [
         run
         for run, data in tree.runs_on(job.asset, day)
+        if is_of_it(data)
         # A run of a few of its steps is no success of the job.
-        if run.status != "success"
-        or data.get("execution") != "steps"
-        or every <= {row.get("name") for row in data.get("steps") or []}
+        and (
+            run.status != "success"
+            or data.get("execution") != "steps"
+            or every <= {row.get("name") for row in data.get("steps") or []}
+        )
     ]
     return History.of(whole)

@@ -72,10 +72,11 @@ def _inputs(world: World, prepared: Prepared, day: date, as_of: datetime) -> Ite
         return
     chosen = [step for step in job.steps if step.name in prepared.asked.steps or not prepared.asked.steps]
     names = {step.name for step in chosen}
+    keys = partition.keys(job, day, prepared.asked.partition)
     for step in chosen:
         for table in step.inputs:
             try:
-                yield _input(world, prepared, step, table, _Now(day, as_of, names))
+                yield _input(world, prepared, step, table, _Now(day, as_of, names, keys))
             except OSError as error:
                 yield Selected(step.name, table.name, note=f"cannot be looked at: {error.strerror}", gap=True)
 
@@ -85,6 +86,7 @@ class _Now:
     day: date
     as_of: datetime
     chosen: set[str]
+    keys: Mapping[str, str]
 
 
 def _input(world: World, prepared: Prepared, step: StepTable, table: InputTable, now: _Now) -> Selected:
@@ -110,7 +112,7 @@ def _values(prepared: Prepared, step: StepTable, now: _Now) -> Mapping[str, str]
         "job": job.name,
         "step": step.name,
         templates.SNAPSHOT: snapshots.MARK,
-        **partition.keys(job, now.day, prepared.asked.partition),
+        **now.keys,
     }
 
 
@@ -118,7 +120,7 @@ def _published(world: World, job: Job, step: StepTable, table: InputTable, now: 
     """Return what another run of a step that is not chosen has published, the newest as of then."""
     selected = partial(Selected, step.name, table.name)
     manifests = world.tree(job.data_root).published(table.step or "", now.day)
-    for each in snapshots.earlier(manifests, job=job.name, as_of=now.as_of):
+    for each in snapshots.earlier(manifests, job=job.name, keys=now.keys, as_of=now.as_of):
         if world.disk.is_there(each.path):
             return selected(each.path, each.as_of, f"of run {each.run_id}")
     return selected(note=f"step {table.step} has published nothing for {now.day}", gap=True)

@@ -328,7 +328,7 @@ class _Loop:
 
     def _unfinished(self, error: BaseException) -> BaseException:
         """Return what to raise where a handover stops halfway."""
-        said = error.message if isinstance(error, OrchctlError) else type(error).__name__
+        said = error.message if isinstance(error, OrchctlError) else "interrupted"
         if not isinstance(error, OrchctlError | KeyboardInterrupt):
             return error
         step = f" at {self.at.value}" if self.at is not None else ""

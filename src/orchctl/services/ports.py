@@ -126,6 +126,7 @@ class BackfillTree(Protocol):
     def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]: ...  # noqa: D102
     def published(self, step: str, day: date) -> Iterator[dict[str, Any]]: ...  # noqa: D102
     def write(self, backfill: str, summary: Mapping[str, Any]) -> Path: ...  # noqa: D102
+    def has_ended(self, backfill: str) -> bool: ...  # noqa: D102
 
 
 class Disk(Protocol):

@@ -68,6 +68,8 @@ def pay(hands: Hands, *, say: Callable[[str], None]) -> tuple[Recovered, ...]:
             found.append(Recovered(job, handover.resume(hands, job, say=say)))
         except OrchctlError as error:
             found.append(Recovered(job, error=error))
+            if error.exit_code == ExitCode.INTERRUPTED:
+                break
     return tuple(found)
 
 

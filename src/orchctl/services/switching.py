@@ -115,16 +115,32 @@ def rollback(
     `ended` is told of each. What stops one is in what is returned.
     """
     alone = len(names) == 1
+    owned = set(hands.owners.names())
 
     def release(name: str) -> Done:
         try:
             done = handover.rollback(hands, name, now=now, command=command, say=say, prefect_later=not alone)
         except OrchctlError as error:
-            return ended(Done(name, error=error))
-        return ended(Done(name, switched=done)) if alone or not done.owed else Done(name, switched=done)
+            return Done(name, error=error)
+        return Done(name, switched=done)
 
-    found = each(names, release)
-    return tuple(ended(_paid(hands, done, say)) if _owes(done) and not alone else done for done in found)
+    def tell(done: Done) -> None:
+        if alone or not _owes(done):
+            ended(done)
+
+    # Those that only owe Prefect's part come last: they wait for it.
+    found = each(sorted(names, key=lambda name: name not in owned), release, tell)
+    if alone:
+        return found
+    told: list[Done] = []
+    for done in found:
+        interrupted = any(_is_interrupted(one) for one in (*told, *found))
+        told.append(ended(done if interrupted else _paid(hands, done, say)) if _owes(done) else done)
+    return tuple(told)
+
+
+def _is_interrupted(done: Done) -> bool:
+    return done.error is not None and done.error.exit_code == ExitCode.INTERRUPTED
 
 
 def _owes(done: Done) -> bool:
@@ -143,18 +159,22 @@ def _paid(hands: Hands, done: Done, say: Say) -> Done:
     return done if paid is None else Done(done.job, switched=replace(paid, notes=(*notes, *paid.notes)))
 
 
-def each(names: Sequence[str], do: Callable[[str], Done]) -> tuple[Done, ...]:
-    """Do the jobs one after another. One that is refused keeps no other back; one that stops halfway does."""
+def each(names: Sequence[str], do: Callable[[str], Done], tell: Callable[[Done], object]) -> tuple[Done, ...]:
+    """Do the jobs one after another, and `tell` of each. One that is refused keeps no other back; one that stops
+    halfway does.
+    """
     found: list[Done] = []
     for name in names:
         try:
             found.append(do(name))
         except KeyboardInterrupt:
             found.append(Done(name, error=Interrupted(f"interrupted before anything of {name} was changed")))
+        tell(found[-1])
         stopped = found[-1].error
         if isinstance(stopped, HandoverUnfinished | Interrupted):
-            left = names[len(found) :]
-            found += (Done(other, error=OrchctlError(f"{other} was not begun: {name} stopped")) for other in left)
+            for other in names[len(found) :]:
+                found.append(Done(other, error=OrchctlError(f"{other} was not begun: {name} stopped")))
+                tell(found[-1])
             break
     return tuple(found)
 
