@@ -68,9 +68,9 @@ class ConfirmTimer:
         files.write_atomic(service, content.encode())
         files.write_atomic(timer, _timer(job, at).encode())
         unit_links.lead([(link, str(timer))])
-        if at <= datetime.now(UTC):
-            # Persistent= counts from the stamp, and one that systemd makes now would be after the instant.
-            _write_stamp(_stamp(where, timer), before=at)
+        # Persistent= counts from the stamp, and one that systemd makes at the start would be after an instant that has
+        # passed, or passes until then: the timer would never fire.
+        _write_stamp(_stamp(where, timer), before=min(at, datetime.now(UTC)))
         self._call("daemon-reload")
         # Not start: one that is armed for another time already would keep that.
         self._call("restart", "--", timer.name)
