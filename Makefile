@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## the whole story in a temporary folder, in under two minutes
+demo: $(STAMP)  ## the whole story in a temporary folder, in about three minutes
 	@$(BIN)/orchctl demo
 
 test: $(STAMP)  ## every test, also those with a real Prefect server, a real worker and a real systemd

@@ -42,6 +42,7 @@ printf '%s|' "$(id -un)" "$PWD" "$HOME" "$PATH" "$SEASON"
 RUN = """\
 import json, os, pathlib, sys
 from orchctl.core.catalog import Catalog, Job
+from orchctl.adapters import accounts
 from orchctl.runner import environment
 from orchctl.runner.output import OutputPump
 from orchctl.runner.process import Command, run_command
@@ -51,7 +52,7 @@ who = environment.who(job.get("user"))
 assert who.unfit is None, who.unfit
 log = pathlib.Path(sys.argv[2])
 command = Command(argv=tuple(job["command"]), cwd=job["working_directory"], timeout_s=20, kill_after_s=1,
-                  env={**environment.inherited(os.environ, who.account), **job["env"]}, account=who.account)
+                  env={**accounts.inherited(os.environ, who.account), **job["env"]}, account=who.account)
 print(run_command(command, OutputPump(log_path=log, masker=Masker([]), emit=lambda line: None)).exit_code)
 """
 

@@ -18,10 +18,10 @@ import pytest
 from commands import eventually
 from contract_data import AS_OF, good, write
 from orchctl.adapters import contract_process
+from orchctl.adapters.accounts import Account
 from orchctl.core.contracts import Boundary, Checked, ContractTable
 from orchctl.errors import ContractsUnavailable, OrchctlError
 from orchctl.runner import contracts
-from orchctl.runner.account import Account
 
 SCHEMAS = """
 import pandera.polars as pa

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from desk import LEGACY, SLOT, Desk
+from orchctl.adapters.accounts import Account
 from orchctl.runner import environment
-from orchctl.runner.account import Account
 from orchctl.runner.process import CommandNotStarted
 from orchctl.runner.shapes import Outcome
 

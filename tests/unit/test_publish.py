@@ -20,12 +20,12 @@ import pytest
 import publish_cases
 from orchctl.adapters import host_facts, pointers, publishing
 from orchctl.adapters import staging as stagings
+from orchctl.adapters.accounts import Account
 from orchctl.core.catalog_steps import PublishTable
 from orchctl.core.manifest import Place
 from orchctl.core.publish import CURRENT, LATEST, Target
 from orchctl.errors import ExitCode, PublishError, PublishNotAllowed
 from orchctl.runner import publish
-from orchctl.runner.account import Account
 from publish_cases import AS_OF, DAY, files_of, folder_of, publish_once, run_id, torn
 
 NOW = datetime(2025, 12, 19, 12, tzinfo=UTC)

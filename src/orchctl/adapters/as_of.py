@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import signal
 import subprocess
 import tomllib
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from orchctl.adapters import accounts
+from orchctl.adapters.accounts import Account
 from orchctl.core import durations, partition, templates
 from orchctl.core.catalog import Job
 from orchctl.core.catalog_steps import AsOfMode
@@ -63,7 +64,7 @@ class AsOf:
     def _held(self, asked: _Asked) -> str:
         """Return the text of the instant in a file: all of it, or what is under the key."""
         path = templates.render(asked.rule.file or "", asked.values)
-        if asked.identity:
+        if asked.account is not None:
             # Read as the job's user: what it may not read must not be told through us.
             content = self._answer(asked, ["cat", "--", path])
         else:
@@ -74,8 +75,9 @@ class AsOf:
         job = asked.job
         own = {key: templates.render(text, asked.values) for key, text in job.env.items()}
         ours = {f"ORCHCTL_{key.upper()}": value for key, value in asked.values.items()}
+        inherited = accounts.inherited(self.environment, asked.account)
         try:
-            done = self._run(argv, job.working_directory, {**self._inherited(asked), **own, **ours}, asked.identity)
+            done = self._run(argv, job.working_directory, {**inherited, **own, **ours}, asked.account)
         except subprocess.TimeoutExpired:
             raise asked.problem(f"`{argv[0]}` gave no answer in {durations.human(self.timeout_s)}") from None
         except (OSError, ValueError) as error:
@@ -88,14 +90,8 @@ class AsOf:
             raise asked.problem(f"`{argv[0]}` printed nothing")
         return done.stdout.strip()
 
-    def _inherited(self, asked: _Asked) -> dict[str, str]:
-        """Return the environment less what is Prefect's, which no command of a job gets; little for another user."""
-        if asked.identity:
-            return {"PATH": self.environment.get("PATH", os.defpath), "USER": asked.job.user or ""}
-        return {key: value for key, value in self.environment.items() if not key.startswith("PREFECT_")}
-
     def _run(
-        self, argv: list[str], cwd: str, env: Mapping[str, str], identity: Mapping[str, Any]
+        self, argv: list[str], cwd: str, env: Mapping[str, str], account: Account | None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end. Raises TimeoutExpired when nothing of its session is left."""
         with subprocess.Popen(
@@ -108,7 +104,7 @@ class AsOf:
             text=True,
             errors="backslashreplace",
             start_new_session=True,
-            **identity,
+            **(account.identity if account is not None else {}),
         ) as process:
             try:
                 out, said = process.communicate(timeout=self.timeout_s)
@@ -127,20 +123,12 @@ class _Asked:
     values: Mapping[str, str]
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What makes `Popen` start a program as the job's user; empty where that is us. Raises OrchctlError."""
-        if self.job.user is None:
-            return {}
+    def account(self) -> Account | None:
+        """The job's user, None where that is us. Raises OrchctlError."""
         try:
-            entry = pwd.getpwnam(self.job.user)
-        except KeyError:
-            raise self.problem(f"this host has no user {self.job.user}") from None
-        if entry.pw_uid == os.geteuid():
-            return {}
-        if os.geteuid() != 0:
-            raise self.problem(f"the job runs as {self.job.user}; ask as that user, or as root")
-        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+            return accounts.account_of(self.job.user)
+        except OrchctlError as error:
+            raise self.problem(error.message) from error
 
     def problem(self, what: str) -> OrchctlError:
         day = self.values["game_date"]

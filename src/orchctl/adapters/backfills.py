@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import files
-from orchctl.adapters.manifests import MANIFEST, Manifests
+from orchctl.adapters.manifests import Manifests
 from orchctl.core.manifest import Run, run_of_manifest
 
 FOLDER = "backfills"
@@ -24,15 +23,14 @@ class Backfills:
         self._tree = Manifests(data_root)
 
     def runs_on(self, asset: str, day: date) -> Iterator[tuple[Run, dict[str, Any]]]:
-        """Yield every run of an asset (a job's, or a step's) for one date, with its manifest, in no order.
+        """Yield every run of an asset (a job's, or a step's) for one date, with its manifest, by run.
 
         One that says running, and whose process is gone, is crashed. What cannot be read is passed over.
         """
-        for path in (self._root / asset / f"game_date={day.isoformat()}").glob(f"run=*/{MANIFEST}"):
+        for _, data in self._tree.of_date(asset, day):
             try:
-                data = json.loads(path.read_bytes())
                 run = run_of_manifest(data, data_root=self._tree.data_root)
-            except (OSError, ValueError, AttributeError, RecursionError):
+            except (ValueError, AttributeError):
                 continue
             yield (self._tree.current(run, skipped=[]) if run.status == "running" else run), data
 

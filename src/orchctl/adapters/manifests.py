@@ -137,13 +137,19 @@ class Manifests:
             return {name: self._root / name / below for name in names if is_dotted_name(name)}
         return {}
 
-    def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]:
-        """Yield the manifests of a step's runs for one date that succeeded and published something, in no order."""
-        for path in (self._root / step / f"game_date={game_date.isoformat()}").glob(f"run=*/{MANIFEST}"):
+    def of_date(self, asset: str, game_date: date) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield each manifest of an asset and a date, by run, with its path; what cannot be read is passed over."""
+        folder = self._root / asset / f"game_date={game_date.isoformat()}"
+        for path in sorted(folder.glob(f"run=*/{MANIFEST}")):
             with contextlib.suppress(ValueError):
-                data = self._load(path)
-                if data is not None and data.get("status") == "success" and isinstance(data.get("publish"), dict):
-                    yield data
+                if (data := self._load(path)) is not None:
+                    yield path, data
+
+    def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]:
+        """Yield the manifests of a step's runs for one date that succeeded and published something, by run."""
+        for _, data in self.of_date(step, game_date):
+            if data.get("status") == "success" and isinstance(data.get("publish"), dict):
+                yield data
 
     def find(self, run_id: str, *, skipped: list[Skipped]) -> Run | None:
         """Return the run with this whole id, by its manifest. Looks at the dates near the run's, not at all.

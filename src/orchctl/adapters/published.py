@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import pointers, publishing
-from orchctl.adapters.manifests import MANIFEST
+from orchctl.adapters.manifests import Manifests
 from orchctl.core.publish import Pointer, Target
 
 
@@ -17,15 +16,8 @@ class Published:
     """The published runs under every data root."""
 
     def manifests(self, data_root: str, asset: str, day: date) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield the manifests of an asset's runs of one date, by run; what cannot be read is passed over."""
-        folder = Path(data_root, "manifests", asset, f"game_date={day.isoformat()}")
-        for path in sorted(folder.glob(f"run=*/{MANIFEST}")):
-            try:
-                data = json.loads(path.read_bytes())
-            except (OSError, ValueError, RecursionError):
-                continue
-            if isinstance(data, dict):
-                yield path, data
+        """Return the manifests of an asset's runs of one date, by run; what cannot be read is passed over."""
+        return Manifests(data_root).of_date(asset, day)
 
     def pointer(self, folder: Path, name: str) -> Pointer | None:
         """Return what a pointer holds, None where there is none. Raises PublishError."""

@@ -9,7 +9,7 @@ from orchctl.adapters import contract_process
 from orchctl.core.contracts import Boundary, Checked
 
 if TYPE_CHECKING:
-    from orchctl.runner.account import Account
+    from orchctl.adapters.accounts import Account
     from orchctl.runner.process import StopEvent
 
 __all__ = ["Boundary", "check"]

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchctl.adapters import env_files
-from orchctl.runner.account import Account
+from orchctl.adapters import accounts, env_files
+from orchctl.adapters.accounts import Account
+from orchctl.errors import OrchctlError
 from orchctl.runner.process import CommandNotStarted
 
 OWN_FOLDER = "files"
 """In the folder of a run: what belongs to the command's user where that is not the worker's."""
-# They lead into the home, the session or the past of the worker's user.
-_THE_WORKERS = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "MAIL", "OLDPWD", "PWD")
-_HOMES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 _CANNOT_START = 126
 
 
@@ -50,9 +47,9 @@ class Variables:
 def who(user: str | None) -> Who:
     """Return who a command runs as. Raises nothing."""
     try:
-        return Who(account_of(user))
-    except CommandNotStarted as error:
-        return Who(unfit=error)
+        return Who(accounts.account_of(user))
+    except OrchctlError as error:
+        return Who(unfit=CommandNotStarted(error.message, shell_code=_CANNOT_START, hint=error.hint))
 
 
 def variables(files: Sequence[str]) -> Variables:
@@ -63,40 +60,6 @@ def variables(files: Sequence[str]) -> Variables:
     except CommandNotStarted as error:
         return Variables({}, tuple(notes), error)
     return Variables(values, tuple(notes))
-
-
-def account_of(user: str | None) -> Account | None:
-    """Return the user to become, None where there is nothing to become. Raises CommandNotStarted."""
-    if user is None:
-        return None
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise CommandNotStarted(
-            f"this job runs as {user}, and this host has no such user",
-            shell_code=_CANNOT_START,
-            hint="put right `user` in the catalog, or add the user",
-        ) from None
-    if entry.pw_uid == os.geteuid():
-        return None
-    if os.geteuid() != 0:
-        raise CommandNotStarted(
-            f"this job runs as {user}, the worker runs as {_me()}",
-            shell_code=_CANNOT_START,
-            hint=f"start the worker as {user} or as root, or leave `user` out of the catalog",
-        )
-    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
-
-
-def inherited(environment: Mapping[str, str], account: Account | None) -> dict[str, str]:
-    """Return what a command has of the worker's environment: nothing of Prefect's, nor of another user's session."""
-    kept = {key: value for key, value in environment.items() if not key.startswith("PREFECT_")}
-    if account is None:
-        return kept
-    # systemd sets these four for User=.
-    own = {"HOME": account.home, "LOGNAME": account.name, "USER": account.name, "SHELL": account.shell}
-    return {key: value for key, value in kept.items() if key not in (*_THE_WORKERS, *_HOMES)} | own
 
 
 def read(files: Sequence[str], notes: list[str]) -> dict[str, str]:
@@ -146,10 +109,3 @@ def own_folder(directory: Path, account: Account | None) -> None:
     except OSError as error:
         message = f"the folder {path} cannot be given to {account.name}: {error.strerror}"
         raise CommandNotStarted(message, shell_code=_CANNOT_START) from error
-
-
-def _me() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

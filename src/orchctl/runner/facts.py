@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orchctl
+from orchctl.adapters import accounts
 from orchctl.core import manifest as manifests_format
 from orchctl.core import partition, slots, templates
 from orchctl.core.catalog import Catalog, Job
@@ -160,7 +161,7 @@ class Facts:
 
         `read` are the variables of the job's files.
         """
-        inherited = environment.inherited(self.host.environment, self.who.account)
+        inherited = accounts.inherited(self.host.environment, self.who.account)
         own = {key: templates.render(text, values) for key, text in env.items()}
         return {**inherited, **own, **read, **{_variable(word): value for word, value in values.items()}}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from orchctl.adapters.accounts import Account
 from orchctl.core import cadence, journal, legacy_runs
 from orchctl.core.cadence import Source
 from orchctl.core.catalog import Job, TimerTrigger
@@ -19,7 +20,6 @@ from orchctl.core.journal import HeldBack, LegacyRun
 from orchctl.core.legacy_runs import GRACE_S
 from orchctl.core.mask import Masker
 from orchctl.errors import OrchctlError
-from orchctl.runner.account import Account
 from orchctl.runner.output import OutputPump
 from orchctl.runner.process import Command, CommandNotStarted, Ended, run_command
 from orchctl.services import observe

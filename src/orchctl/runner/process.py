@@ -26,7 +26,7 @@ from orchctl.runner import descendants
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchctl.runner.account import Account
+    from orchctl.adapters.accounts import Account
     from orchctl.runner.descendants import Family, Process
     from orchctl.runner.output import OutputPump
 

@@ -19,9 +19,9 @@ from orchctl.core.publish import CURRENT, LATEST, Decision, Target, decide
 from orchctl.errors import PublishError, PublishNotAllowed
 
 if TYPE_CHECKING:
+    from orchctl.adapters.accounts import Account
     from orchctl.core.catalog_steps import PublishTable
     from orchctl.core.manifest import Place
-    from orchctl.runner.account import Account
 
 Event = tuple[str, Mapping[str, Any]]
 """The name of an event, and the fields it has beside those of every step's event."""

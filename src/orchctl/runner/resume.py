@@ -52,8 +52,8 @@ def promise(facts: Facts, step: StepTable) -> Mapping[str, Any]:
     Only where it was asked for to run again. Then, should it make other files, which are refused, a retry of the run
     can go back to those that are there.
     """
-    made = worth_keeping(facts, step)
-    if made is None or step.name not in forced(facts) or not made.get("publish"):
+    made = worth_keeping(facts, step) if step.name in forced(facts) else None
+    if made is None or not made.get("publish"):
         return {}
     return {"promoting": {key: made["publish"][key] for key in ("to", "digest")}}
 

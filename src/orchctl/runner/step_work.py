@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -97,18 +97,15 @@ class Work:
         this, problem = self._this, None
         # Before the start of this try replaces the record of the last.
         before = resume.announced(self._facts, self._step)
+        if before is not None:
+            self._adopt(before)
+            return
         promise = resume.promise(self._facts, self._step)
         try:
             this.inputs = inputs.resolve(self._facts, self._step)
             this.found["inputs"] = [each.to_json() for each in this.inputs]
         except OSError as error:
             problem = error
-        if before is not None:
-            this.found |= {"inputs": before.get("inputs") or [], "checks": before.get("checks") or []}
-            this.record.begin(**this.found, promoting=before["promoting"])
-            this.log(f"{before['promoting']['to']} was published by an attempt that was killed: it is taken as it is")
-            self._publish(None)
-            return
         this.record.begin(**this.found, **promise)
         if problem is not None:
             kind = failures.of("permission" if isinstance(problem, PermissionError) else "input")
@@ -121,6 +118,14 @@ class Work:
         finally:
             if staging is not None:
                 publish.close_staging(staging)
+
+    def _adopt(self, before: Mapping[str, Any]) -> None:
+        """Take what an attempt that was killed has promoted as it is; `before` is that attempt's manifest."""
+        this = self._this
+        this.found |= {"inputs": before.get("inputs") or [], "checks": before.get("checks") or []}
+        this.record.begin(**this.found, promoting=before["promoting"])
+        this.log(f"{before['promoting']['to']} was published by an attempt that was killed: it is taken as it is")
+        self._publish(None)
 
     def _mind_the_gaps(self) -> None:
         for each in self._this.inputs:
