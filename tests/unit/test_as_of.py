@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,8 +26,10 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def instant(desk: Desk, given: dict[str, str] | None = None, *, timeout_s: float = 20, **mode: Any) -> datetime:
-    job = desk.job(as_of={"lock": mode}, partition={"season": {"default": "2025"}}, env={"MINE": "{season}"})
+def instant(
+    desk: Desk, given: dict[str, str] | None = None, *, timeout_s: float = 20, user: str | None = None, **mode: Any
+) -> datetime:
+    job = desk.job(user=user, as_of={"lock": mode}, partition={"season": {"default": "2025"}}, env={"MINE": "{season}"})
     environment = {"PATH": "/usr/bin:/bin", "PREFECT_API_URL": "http://x"}
     return AsOf(environment, timeout_s).instant(job, "lock", DAY, given or {})
 
@@ -100,3 +104,19 @@ def test_an_unknown_mode_or_key_is_wrong_usage(desk: Desk) -> None:
     assert caught.value.hint == 'did you mean "lock"?'
     with pytest.raises(UsageError, match="has no partition key 'x'"):
         AsOf({}).instant(job, "lock", DAY, {"x": "1"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_command_runs_and_a_file_is_read_as_the_user_of_the_job() -> None:
+    with tempfile.TemporaryDirectory() as name:  # that of pytest is closed to others
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "secret").write_text("hunter2")
+        (root / "secret").chmod(0o600)
+        (root / "desk").mkdir(mode=0o755)
+        desk = Desk(root / "desk")
+        script = 'test "$(id -un) $USER $HOME" = "nobody nobody /nonexistent" && echo 2025-12-19T23:45:00Z'
+        assert instant(desk, user="nobody", command=("sh", "-c", script)) == AT
+        with pytest.raises(OrchctlError, match="Permission denied") as caught:
+            instant(desk, user="nobody", file=str(root / "secret"))
+        assert "hunter2" not in caught.value.message
