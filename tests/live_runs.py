@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from orchctl.adapters import host_facts
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.core.remote import RemoteDeployment, RemoteRun
@@ -147,7 +145,7 @@ def runs_of(live: Live, job: str) -> list[dict[str, Any]]:
         "flow_runs": {"deployment_id": {"any_": [deployment_of(live, job).id]}},
         "sort": "EXPECTED_START_TIME_ASC",
     }
-    rows: list[dict[str, Any]] = httpx.post(f"{live.api_url}/flow_runs/filter", json=body).json()
+    rows: list[dict[str, Any]] = live.request("POST", "/flow_runs/filter", body)
     return rows
 
 
@@ -178,9 +176,9 @@ def attempt_log(project: Project, run_id: str, attempt: int = 1) -> str:
 
 
 def artifacts(live: Live, key: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = httpx.post(
-        f"{live.api_url}/artifacts/filter", json={"artifacts": {"key": {"any_": [key]}}, "sort": "ID_DESC"}
-    ).json()
+    rows: list[dict[str, Any]] = live.request(
+        "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "ID_DESC"}
+    )
     return rows
 
 

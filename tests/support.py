@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import tomli_w
 
 from orchctl.adapters.local_stack import LocalStack
@@ -34,6 +35,12 @@ class Live:
 
     def api(self) -> PrefectApi:
         return PrefectApi(url=self.api_url)
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """Return what the server answers to what orchctl itself never asks."""
+        answer = httpx.request(method, self.api_url + path, json=body, timeout=90)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
 
 
 def clock() -> stack.Clock:
@@ -129,11 +136,14 @@ class Project:
 
 
 def eventually(what: Callable[[], Any], *, within: float = 60, poll: float = 0.2) -> Any:
-    """Return the first true answer of `what`; fail after `within` seconds with the last one."""
-    deadline = time.monotonic() + within
+    """Return the first true answer of `what`; fail with the last one after three times `within` seconds.
+
+    `within` is what a quiet machine needs at most. On a busy one Prefect's SQLite database answers after half a minute.
+    """
+    deadline = time.monotonic() + 3 * within
     while True:
         answer = what()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {within} s: {answer!r}"
+        assert time.monotonic() < deadline, f"not within 3 * {within} s: {answer!r}"
         time.sleep(poll)

@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from live_runs import OwnWorker, ask, cancel, deployment_of, finished, flow_run, marked, runs_of
@@ -40,7 +39,7 @@ def began(project: Project) -> list[str]:
 def tasks_of(live: Live, flow_run_id: str) -> dict[str, dict[str, Any]]:
     """Return Prefect's task runs of a flow run by name; the newest of each, and `all` of them counted by name."""
     body = {"task_runs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    rows = httpx.post(f"{live.api_url}/task_runs/filter", json=body).json()
+    rows = live.request("POST", "/task_runs/filter", body)
     return {row["name"]: row for row in rows}
 
 
@@ -50,7 +49,7 @@ def states_of(live: Live, flow_run_id: str) -> dict[str, str]:
 
 def task_log(live: Live, task_run_id: str) -> list[str]:
     body = {"logs": {"task_run_id": {"any_": [task_run_id]}}, "sort": "TIMESTAMP_ASC"}
-    return [row["message"] for row in httpx.post(f"{live.api_url}/logs/filter", json=body).json()]
+    return [row["message"] for row in live.request("POST", "/logs/filter", body)]
 
 
 def own_id(run: RemoteRun) -> str:
@@ -187,12 +186,10 @@ def test_a_killed_flow_process_leaves_no_step_running_and_is_resumed(live: Live,
 
 def test_a_limit_is_held_only_while_a_step_runs_and_waiting_can_be_cancelled(live: Live, project: Project) -> None:
     name = f"limit-{project.name}"
-    body = {"name": name, "limit": 1}
-    made = httpx.post(f"{live.api_url}/v2/concurrency_limits/", json=body)
-    assert made.status_code == 201, made.text
+    live.request("POST", "/v2/concurrency_limits/", {"name": name, "limit": 1})
 
     def used() -> int:
-        found: int = httpx.get(f"{live.api_url}/v2/concurrency_limits/{name}").json()["active_slots"]
+        found: int = live.request("GET", f"/v2/concurrency_limits/{name}")["active_slots"]
         return found
 
     log = project.root / "steps.log"
@@ -209,10 +206,8 @@ def test_a_limit_is_held_only_while_a_step_runs_and_waiting_can_be_cancelled(liv
         assert set(statuses(project, run).values()) == {"success"}
         assert used() == 0
         # Somebody else holds the place: the steps wait, and a cancel ends that.
-        taken = httpx.post(
-            f"{live.api_url}/v2/concurrency_limits/increment", json={"names": [name], "slots": 1, "mode": "concurrency"}
-        )
-        assert taken.status_code == 200, taken.text
+        taken = {"names": [name], "slots": 1, "mode": "concurrency"}
+        live.request("POST", "/v2/concurrency_limits/increment", taken)
         before = len(began(project))
         run = ask(live, "dag")
         eventually(lambda: len(tasks_of(live, run.id)) == 3)
@@ -229,7 +224,7 @@ def test_a_limit_is_held_only_while_a_step_runs_and_waiting_can_be_cancelled(liv
         assert set(statuses(project, run).values()) == {"cancelled"}
         assert len(began(project)) == before
     finally:
-        httpx.delete(f"{live.api_url}/v2/concurrency_limits/{name}")
+        live.request("DELETE", f"/v2/concurrency_limits/{name}")
 
 
 def test_back_to_the_command_is_one_edit_and_one_sync(live: Live, project: Project) -> None:
