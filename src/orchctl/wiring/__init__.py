@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchctl.adapters.unit_details import UnitDetails
     from orchctl.core.catalog import Catalog, Job
     from orchctl.core.catalog_edit import Texts
+    from orchctl.core.installation import Installation
     from orchctl.services.backfill import World
     from orchctl.services.handover_steps import Hands
     from orchctl.services.observe import Eyes
@@ -285,9 +286,28 @@ class App:
         return LocalStack(self.settings.state_dir, self._environment)
 
     @cached_property
+    def installation(self) -> Installation | None:
+        """What `host install` put on this host, None where nothing. Raises StateBroken."""
+        from orchctl.adapters.installed import Installed
+
+        return Installed(self.settings.state_dir).read()
+
+    @property
+    def installation_if_believed(self) -> Installation | None:
+        """The same, None also where its record cannot be believed: a rollback works without, and `doctor` tells."""
+        from orchctl.errors import StateBroken
+
+        try:
+            return self.installation
+        except StateBroken:
+            return None
+
+    @cached_property
     def api_url(self) -> str:
-        """The API: named by option or environment, else that of `host up`, else Prefect's default."""
-        return self.settings.api_url or self.stack.api_url() or DEFAULT_API_URL
+        """The API: named by option or environment, else that of `host install` or `host up`, else Prefect's default."""
+        named = self.settings.api_url
+        installed = self.installation_if_believed if named is None else None
+        return named or (installed and installed.api_url) or self.stack.api_url() or DEFAULT_API_URL
 
     @cached_property
     def prefect(self) -> PrefectApi:
@@ -299,18 +319,10 @@ class App:
 
         `patience`: seconds that may be spent on waiting in all, None: no bound. See `PrefectHttp`.
         """
-        from orchctl.adapters.prefect_api import PrefectApi
+        from orchctl.wiring import connect
 
-        environment = self._environment
-        insecure = environment.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() in {"1", "true", "yes"}
-        return PrefectApi(
-            url=url,
-            auth_string=environment.get("PREFECT_API_AUTH_STRING") or None,
-            api_key=environment.get("PREFECT_API_KEY") or None,
-            verify=False if insecure else environment.get("PREFECT_API_SSL_CERT_FILE") or True,
-            attempts=attempts,
-            patience=patience,
-        )
+        installed = self.installation_if_believed
+        return connect.client(self._environment, installed, url, attempts=attempts, patience=patience)
 
     def tree(self, data_root: str) -> Manifests:
         """Return the manifests under a data root."""

@@ -1,0 +1,57 @@
+"""The record of what `orchctl host install` put on this host, and the settings of its server and workers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from orchctl.adapters import env_files
+from orchctl.adapters.state_folder import StateFolder
+from orchctl.core.installation import Installation
+from orchctl.errors import NotAllowed, StateBroken
+
+_RECORD = "installation.json"
+
+
+class Installed:
+    """Reads and writes `<state_dir>/host/installation.json`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = StateFolder(state_dir, "host")
+
+    def read(self) -> Installation | None:
+        """Return the installation, None where there is none. Raises StateBroken where its record cannot be believed."""
+        data = self._folder.read_json(_RECORD)
+        if data is None:
+            return None
+        try:
+            return Installation.from_json(data)
+        except (ValueError, KeyError) as error:
+            path = self._folder.path(_RECORD)
+            raise StateBroken(f"{path} cannot be believed: {error}") from error
+
+    def write(self, installation: Installation) -> None:
+        """Replace the record."""
+        self._folder.write(_RECORD, installation.to_json())
+
+    def remove(self) -> None:
+        """Remove the record. Repeatable."""
+        self._folder.remove(_RECORD)
+
+    @staticmethod
+    def settings(installation: Installation) -> dict[str, str]:
+        """Return the settings of server and workers, secrets among them: never print one.
+
+        Raises NotAllowed where they may not be read, StateBroken where others could have read or written them.
+        """
+        path = installation.settings
+        try:
+            status = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+                raise StateBroken(f"{path} may be read by others", hint=f"look at it, then: chmod 600 {path}")
+            return env_files.read(path)
+        except PermissionError as error:
+            raise NotAllowed(f"cannot read {path}: {error.strerror}", hint="use sudo") from error
+        except (OSError, ValueError) as error:
+            raise StateBroken(f"cannot read {path}: {error}") from error

@@ -1,0 +1,68 @@
+"""What `orchctl host install` put on this host: where it is, under whom it runs, and what its files are called. Pure.
+
+The record holds no secret: those are in the file of settings, which only its owner may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Scope = Literal["system", "user"]
+SERVER_UNIT = "prefect-server.service"
+WORKER_UNIT = "prefect-worker.service"
+VERSION = 1
+
+API_URL = "PREFECT_API_URL"
+AUTH_CLIENT = "PREFECT_API_AUTH_STRING"
+AUTH_SERVER = "PREFECT_SERVER_API_AUTH_STRING"
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One installation of server and workers.
+
+    All paths are absolute. `user` is the account that server and workers run as. `pools`: the work pools of this host's
+    workers, and how many runs at a time each takes. `python` is the interpreter whose Prefect and orchctl the units
+    run. `api_url` is where the server answers: on 127.0.0.1 unless the host only has workers (`server` False). `units`
+    are the paths of the unit files that were added, in the order they are started. `settings` is the environment file
+    of the units, mode 0600; `home` is PREFECT_HOME, where SQLite's database is.
+    """
+
+    scope: Scope
+    user: str
+    api_url: str
+    python: str
+    config_dir: str
+    state_dir: str
+    home: str
+    settings: str
+    units: tuple[str, ...]
+    pools: Mapping[str, int]
+    server: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it stands in `state/host/installation.json`."""
+        return {"version": VERSION, **asdict(self), "units": list(self.units), "pools": dict(self.pools)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Installation:
+        """Return what a record says. Raises ValueError where it is none of this version."""
+        if not isinstance(data, dict) or data.get("version") != VERSION:
+            raise ValueError("it is not a record of an installation that this orchctl can read")
+        texts = ("scope", "user", "api_url", "python", "config_dir", "state_dir", "home", "settings")
+        if not all(isinstance(data.get(key), str) for key in texts) or data["scope"] not in {"system", "user"}:
+            raise ValueError("it does not say where the installation is")
+        units, pools = data.get("units"), data.get("pools")
+        if not isinstance(units, list) or not all(isinstance(each, str) for each in units):
+            raise ValueError("it does not say which units were added")
+        if not isinstance(pools, dict) or not all(type(each) is int for each in pools.values()):
+            raise ValueError("it does not say which pools have workers")
+        return cls(**{key: data[key] for key in texts}, units=tuple(units), pools=pools, server=bool(data["server"]))
+
+
+def worker_unit(pool: str, pools: Mapping[str, int]) -> str:
+    """Return the name of the unit of a pool's worker: `prefect-worker.service` where the host has one pool only."""
+    return WORKER_UNIT if len(pools) == 1 else f"prefect-worker-{pool}.service"
