@@ -3,9 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST_ARGS ?=
-PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo test stress check lint unit bench docs lock clean
+.PHONY: help demo test campaigns stress check lint unit bench docs lock clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/: .*## /\t/'
@@ -20,11 +20,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the whole story in a temporary folder, in about three minutes
 	@$(BIN)/orchctl demo
 
-test: $(STAMP)  ## every test, also those with a real Prefect server, a real worker and a real systemd
-	@$(PYTEST) $(PYTEST_ARGS)
+test: $(STAMP)  ## every test but the campaigns, also those with a real Prefect server, worker and systemd
+	@$(PYTEST) -n 4 -m "not campaign" $(PYTEST_ARGS)
 
-stress: $(STAMP) ## handovers at full length: every kill, every fault, 16 operators with 500 commands each; hours
-	@ORCHCTL_STRESS=1 $(PYTEST) tests/thorough/test_handover_model.py tests/thorough/test_serial.py tests/sandboxed/test_handover_*.py $(PYTEST_ARGS)
+campaigns: $(STAMP) ## hundreds of kills, faults, switches and backfilled dates: half an hour; CI runs them too
+	@$(PYTEST) -n 2 -m campaign $(PYTEST_ARGS)
+
+stress: $(STAMP) ## the campaigns at full length: every kill, every fault, 16 operators with 500 commands each; hours
+	@ORCHCTL_STRESS=1 $(PYTEST) -n 2 -m campaign $(PYTEST_ARGS)
 
 check: lint unit  ## lint, types, layers and the unit tests: what to run before each commit
 
@@ -35,7 +38,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 unit: $(STAMP)
-	@$(PYTEST) tests/unit $(PYTEST_ARGS)
+	@$(PYTEST) -n 2 tests/unit $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## the benchmarks behind docs/performance.md
 	@$(BIN)/python -m benchmarks

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # The same examples on every machine: a failure in CI is one that can be repeated.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -19,39 +18,28 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
-# Each has one systemd or one server for the session, and mostly waits: one process for each, another for the rest.
-_ROOMS = ("handover", "real", "thorough", "unit")
-_BY_A_SYSTEMD = ("test_handover_", "test_timer_switch", "test_cron_switch", "test_confirm_timer")
+# Each has one systemd or one server of its own, and mostly waits: one process for each, and files for the others.
+_ROOMS = ("live", "runs", "switches", "sandboxed", "thorough", "unit")
+_FILES = {
+    "runs": ("test_backfill_", "test_example_", "test_killing", "test_runs_", "test_steps_"),
+    "switches": ("test_handover_", "test_timer_switch"),
+}
 
 
-def _room(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    if folder.rpartition("/")[2] not in _MARKERS:
-        return folder.rpartition("/")[2]
-    return "handover" if name.startswith(_BY_A_SYSTEMD) else "real"
+def _room(item: pytest.Item) -> str:
+    folder = item.path.parent.name
+    if folder not in _MARKERS:
+        return folder
+    return next((room for room, names in _FILES.items() if item.path.name.startswith(names)), folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = [*_MARKERS, "thorough", "unit"]
-    items.sort(key=lambda item: (_ROOMS.index(_room(str(item.path))), folders.index(item.path.parent.name)))
     for item in items:
-        marker = _MARKERS.get(item.path.parent.name)
+        room, marker = _room(item), _MARKERS.get(item.path.parent.name)
         if marker is not None:
             item.add_marker(marker)
-
-
-class Rooms(LoadScopeScheduling):  # type: ignore[misc] # (untyped)
-    """Gives each process whole files to run, and all files of a room with real parts to one process."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        room = _room(path)
-        return room if room in {"handover", "real"} else path
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Rooms:
-    return Rooms(config, log)
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if marker is None else room))
+    items.sort(key=lambda item: _ROOMS.index(_room(item)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import live_runs
 from live_runs import OwnWorker
 from orchctl.core.names import format_instant, parse_instant
@@ -23,6 +25,7 @@ def last_minutes(instants: list[datetime]) -> dict[str, str]:
     }
 
 
+@pytest.mark.campaign
 def test_late_slots_pile_up_while_the_worker_is_down(live: Live, project: Project, tmp_path: Path) -> None:
     began = live_runs.now()
     newest = began.replace(second=0, microsecond=0)

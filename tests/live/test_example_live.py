@@ -83,6 +83,7 @@ def test_going_back_to_one_command_is_one_edit_and_one_sync(live: Live, example:
     assert len(files[0]) == 9
 
 
+@pytest.mark.campaign
 def test_the_demo_of_steps_plays_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "orchctl", "demo", "--steps"],

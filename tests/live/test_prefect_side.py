@@ -133,6 +133,7 @@ def test_what_is_cleared_holds_no_slot_of_the_deployments_limit(
     assert propose(api, next_one.id, "PENDING") == "ACCEPT"
 
 
+@pytest.mark.campaign
 def test_a_worker_that_asks_meanwhile_begins_nothing_after_the_clearing(
     live: Live, project: Project, own: OwnWorker, side: PrefectSide
 ) -> None:

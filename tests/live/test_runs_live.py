@@ -86,6 +86,7 @@ def minute(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Min
         yield found
 
 
+@pytest.mark.campaign
 def test_a_scheduled_run_starts_in_its_minute_and_not_before(minute: Minute) -> None:
     (run,) = minute.runs["plain"]
     manifest = minute.manifest(run)

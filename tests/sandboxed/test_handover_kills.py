@@ -94,6 +94,7 @@ def work(job: SwitchingBox, share_of: tuple[int, int], sequences: int) -> Counte
     return done
 
 
+@pytest.mark.campaign
 def test_commands_that_are_killed_or_fail_at_any_call_leave_what_one_recover_puts_right(
     lane: Callable[[str, Sequence[str], Sequence[str]], SwitchingBox],
 ) -> None:

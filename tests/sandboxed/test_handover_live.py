@@ -122,6 +122,7 @@ def _server_killed(stage: Stage, kind: str, dice: random.Random) -> None:
 _FAULTS = (_plain, _killed, _worker_killed, _killed_at_reload, _server_killed, _killed)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("scope", ["system", "user"])
 def test_back_and_forth_while_everything_is_killed_no_slot_is_doubled_and_none_missed(stage: Stage, scope: str) -> None:
     stage.scopes = (scope,)

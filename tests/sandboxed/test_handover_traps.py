@@ -67,6 +67,7 @@ def _settle(stage: Stage) -> float:
 # --- slots in doubt
 
 
+@pytest.mark.campaign
 def test_a_timer_of_each_second_and_a_slower_schedule_double_and_lose_nothing(stage: Stage) -> None:
     """Up to the cutover every second is run, from its `since` on each slot of Prefect's, after it every second.
 
@@ -97,6 +98,7 @@ def test_a_timer_of_each_second_and_a_slower_schedule_double_and_lose_nothing(st
         assert [start for start in legacy if released <= start < released + 4]
 
 
+@pytest.mark.campaign
 def test_a_timer_with_a_random_delay_is_switched_while_it_waits_and_no_slot_is_doubled_or_lost(stage: Stage) -> None:
     first = _begin(stage, timer="RandomizedDelaySec=4")
     for _ in range(2):
@@ -123,6 +125,7 @@ def test_a_legacy_run_that_is_going_is_waited_for_or_refused(stage: Stage) -> No
     _judge(stage, first, _settle(stage))
 
 
+@pytest.mark.campaign
 def test_a_cutover_beside_a_legacy_run_runs_nothing_beside_it(stage: Stage) -> None:
     first = _begin(stage, seconds=6, overlap="queue")
     _go(stage)
@@ -137,6 +140,7 @@ def _go(stage: Stage) -> None:
     eventually(lambda: any(line.end is None for line in stage.lines()), within=20, poll=0.02)
 
 
+@pytest.mark.campaign
 def test_slots_whose_late_runs_a_rollback_takes_away_are_run_or_named(stage: Stage) -> None:
     first = _begin(stage)
     stage.cutover()
@@ -254,6 +258,7 @@ def _photo(box: Box, units: list[tuple[str, str]]) -> list[str]:
 # --- reboots, and rollbacks that come by themselves
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", ["cutover", "rollback"])
 def test_a_reboot_in_the_middle_is_recovered_from_and_no_slot_is_run_twice(tmp_path: Path, kind: str) -> None:
     if (reason := sandbox.why_not()) is not None:
@@ -318,6 +323,7 @@ def test_a_cutover_that_nobody_confirms_is_rolled_back_by_itself_without_a_serve
     assert stage.box.sh("ls /etc/systemd/system | grep -c orchctl-confirm || true").strip() == "0"
 
 
+@pytest.mark.campaign
 def test_a_cutover_that_is_confirmed_stays(stage: Stage) -> None:
     _begin(stage)
     stage.cutover("--confirm-within", "40s")

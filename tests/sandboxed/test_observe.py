@@ -379,6 +379,7 @@ def observing(box: Box, root: Path, legacy: list[dict[str, str]]) -> Iterator[No
             process.stdout.read()
 
 
+@pytest.mark.campaign
 def test_a_minute_of_a_timer_is_told_once_by_two_observers_one_of_which_is_killed(box: Box, root: Path) -> None:
     ran = root / "ran"
     for scope in ("system", "user"):

@@ -119,6 +119,7 @@ def test_prefects_own_instants_are_those_of_systemd_or_a_note_says_why_not(zone:
     assert compared >= 940
 
 
+@pytest.mark.campaign
 def test_prefects_own_instants_around_each_change_of_clocks_are_those_of_systemd_or_a_note_says_why_not() -> None:
     compared = 0
     for window in corpus.windows():

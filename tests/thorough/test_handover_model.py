@@ -11,6 +11,8 @@ from model.explore import explore
 from model.mutants import MUTANTS, Mutant
 from model.world import Setup
 
+pytestmark = pytest.mark.campaign
+
 AT_LEAST = 1_000_000
 
 SETUPS = {

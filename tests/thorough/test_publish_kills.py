@@ -104,6 +104,7 @@ def lane_of(lane: Attempts, data_root: Path, cases: Sequence[tuple[str, Fault]])
     return wrong + [f"not swept: {path}" for path in left]
 
 
+@pytest.mark.campaign
 def test_killed_or_failing_anywhere_it_is_the_old_state_or_the_new_one_whole_and_the_rerun_finishes(
     attempts: Callable[[], Attempts], tmp_path: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_rename_that_fails_says_why_and_what_to_do(
     assert held(tmp_path, DAY) == {None}
 
 
+@pytest.mark.campaign
 def test_a_hundred_thousand_reads_under_writers_find_no_error(tmp_path: Path) -> None:
     publish_cases.publish_once(tmp_path, run_id(0))
     program = [sys.executable, publish_cases.__file__]

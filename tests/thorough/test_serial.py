@@ -300,6 +300,7 @@ def test_who_is_refused_is_told_the_others_pid_command_and_start(worked: tuple[P
     assert all(commands[found[3]] == found[1] and found[2] in JOBS for found in named)
 
 
+@pytest.mark.campaign
 def test_the_judge_sees_operators_without_a_lock(tmp_path: Path) -> None:
     place = Place(tmp_path, locked=lambda _state, _command: contextlib.nullcontext())
     with contextlib.suppress(AssertionError, OrchctlError):
