@@ -6,7 +6,7 @@
 _orchctl_command() {
     case $1 in
         '')
-            commands='check jobs plan sync status cutover confirm rollback recover run backfill legacy completions demo runs publish contract host import schedule'
+            commands='check jobs plan sync status cutover confirm rollback recover run backfill legacy completions demo doctor runs publish contract alerts host import schedule watchdog'
             arguments=''
             options='--version --help|-h'
             ;;
@@ -80,6 +80,11 @@ _orchctl_command() {
             arguments=''
             options='--keep --steps --help|-h'
             ;;
+        'doctor')
+            commands=''
+            arguments='none...'
+            options='--list --strict --help|-h'
+            ;;
         'runs')
             commands='show logs retry reindex audit'
             arguments=''
@@ -98,7 +103,7 @@ _orchctl_command() {
         'runs retry')
             commands=''
             arguments='run'
-            options='--from:none --force --help|-h'
+            options='--from:none --force --wait --help|-h'
             ;;
         'runs reindex')
             commands=''
@@ -145,8 +150,28 @@ _orchctl_command() {
             arguments='contract file'
             options='--as-of:instant --snapshot:instant --help|-h'
             ;;
+        'alerts')
+            commands='list apply test'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'alerts list')
+            commands=''
+            arguments=''
+            options='--help|-h'
+            ;;
+        'alerts apply')
+            commands=''
+            arguments=''
+            options='--dry-run --yes --help|-h'
+            ;;
+        'alerts test')
+            commands=''
+            arguments='none'
+            options='--help|-h'
+            ;;
         'host')
-            commands='up down status'
+            commands='up down status restart logs install uninstall backup verify restore database'
             arguments=''
             options='--help|-h'
             ;;
@@ -161,6 +186,51 @@ _orchctl_command() {
             options='--help|-h'
             ;;
         'host status')
+            commands=''
+            arguments=''
+            options='--help|-h'
+            ;;
+        'host restart')
+            commands=''
+            arguments='none'
+            options='--help|-h'
+            ;;
+        'host logs')
+            commands=''
+            arguments='none'
+            options='--lines|-n:none --follow|-f --help|-h'
+            ;;
+        'host install')
+            commands=''
+            arguments=''
+            options='--scope:none --user:none --port:none --database:none --database-file:file --no-server|--server --dry-run --yes|-y --help|-h'
+            ;;
+        'host uninstall')
+            commands=''
+            arguments=''
+            options='--yes|-y --help|-h'
+            ;;
+        'host backup')
+            commands=''
+            arguments=''
+            options='--to:directory --keep:none --help|-h'
+            ;;
+        'host verify')
+            commands=''
+            arguments='file'
+            options='--help|-h'
+            ;;
+        'host restore')
+            commands=''
+            arguments='file'
+            options='--only:none --dry-run --yes --help|-h'
+            ;;
+        'host database')
+            commands='move'
+            arguments=''
+            options='--help|-h'
+            ;;
+        'host database move')
             commands=''
             arguments=''
             options='--help|-h'
@@ -194,6 +264,26 @@ _orchctl_command() {
             commands=''
             arguments='job'
             options='--days:none --help|-h'
+            ;;
+        'watchdog')
+            commands='install uninstall status'
+            arguments=''
+            options='--dry-run --help|-h'
+            ;;
+        'watchdog install')
+            commands=''
+            arguments=''
+            options='--env-file:file... --dry-run --help|-h'
+            ;;
+        'watchdog uninstall')
+            commands=''
+            arguments=''
+            options='--help|-h'
+            ;;
+        'watchdog status')
+            commands=''
+            arguments=''
+            options='--help|-h'
             ;;
         *) commands='' arguments='' options='' ;;
     esac

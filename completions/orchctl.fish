@@ -24,12 +24,15 @@ function __orchctl_command --no-scope-shadowing
                 'legacy' 'Show what starts each job on this host now: timers of both scopes, cron lines, and what is odd about them' \
                 'completions' 'Print the completion script of a shell' \
                 'demo' 'Show everything on real parts: a small catalog, a server, a worker, runs' \
+                'doctor' 'Check this host: catalog, packages, server, worker, schedules, triggers, files, clock, backups, alerts' \
                 'runs' 'List what ran; show one run, or its log' \
                 'publish' 'Show what is published; move production to another run' \
                 'contract' 'List data contracts; try one on a file' \
-                'host' 'A local Prefect server and worker in the background' \
+                'alerts' 'Tell people what goes wrong: channels and routes' \
+                'host' 'Prefect\'s server and workers on this host' \
                 'import' 'Turn what starts jobs today into entries of the catalog' \
-                'schedule' 'When a job is due, and how that differs from what starts it today'
+                'schedule' 'When a job is due, and how that differs from what starts it today' \
+                'watchdog' 'Look at server, workers, slots and disks from outside Prefect, and tell what is wrong'
             set options \
                 '--version' 'Print the version and exit' \
                 '--help|-h' 'Show this message and exit'
@@ -121,6 +124,12 @@ function __orchctl_command --no-scope-shadowing
                 '--keep' 'Leave it all running, and say where it is' \
                 '--steps' 'The story of a job of steps: contracts, retries, publishing, backfill' \
                 '--help|-h' 'Show this message and exit'
+        case 'doctor'
+            set arguments 'none...'
+            set options \
+                '--list' 'Show what each check asks, and check nothing' \
+                '--strict' 'Exit code 3 for warnings, and for what is not known, too' \
+                '--help|-h' 'Show this message and exit'
         case 'runs'
             set commands \
                 'show' 'Show everything about a run, its steps in time, and where its log, manifest and page in Prefect\'s UI are' \
@@ -151,6 +160,7 @@ function __orchctl_command --no-scope-shadowing
             set options \
                 '--from:none' 'Run this step again, and all that need it, whatever they did' \
                 '--force' 'Also a run that has succeeded' \
+                '--wait' 'Show the log as it comes and exit with the run\'s own exit code' \
                 '--help|-h' 'Show this message and exit'
         case 'runs reindex'
             set options \
@@ -204,11 +214,38 @@ function __orchctl_command --no-scope-shadowing
                 '--as-of:instant' 'The run_as_of_ts that ages count from; default: now' \
                 '--snapshot:instant' 'When the file\'s snapshot was taken, for a contract that says how old that may be' \
                 '--help|-h' 'Show this message and exit'
+        case 'alerts'
+            set commands \
+                'list' 'List channels and routes of alerts.toml: how each channel answered last, and whether Prefect has the routes' \
+                'apply' 'Make Prefect\'s blocks and automations what alerts.toml says' \
+                'test' 'Send a test message through a channel, or through each, and show what the receiver answered'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'alerts list'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'alerts apply'
+            set options \
+                '--dry-run' 'Show what would change; exit code 3 if anything' \
+                '--yes' 'Do not ask before deleting' \
+                '--help|-h' 'Show this message and exit'
+        case 'alerts test'
+            set arguments 'none'
+            set options \
+                '--help|-h' 'Show this message and exit'
         case 'host'
             set commands \
                 'up' 'Start server and worker where they are not running, and wait until runs are really scheduled' \
-                'down' 'Stop worker and server, by pid' \
-                'status' 'Show whether server and worker run and answer'
+                'down' 'Stop worker and server' \
+                'status' 'Show whether server and worker run and answer' \
+                'restart' 'Stop what is installed and start it again, and wait until it works' \
+                'logs' 'Show what server and worker said: from the journal where they are installed, else from their files' \
+                'install' 'Install server and workers as units of systemd, start them, and wait until runs are really scheduled' \
+                'uninstall' 'Stop what `host install` installed, and take back all that it added' \
+                'backup' 'Make an archive of Prefect\'s database, the state directory, the catalog and the settings, while all runs' \
+                'verify' 'Restore an archive on trial: every digest, its database in a server of its own, its counts' \
+                'restore' 'Put an archive in place of what is there, which stays beside as `…before-<time>`' \
+                'database' 'Prefect\'s database of this host'
             set options \
                 '--help|-h' 'Show this message and exit'
         case 'host up'
@@ -219,6 +256,55 @@ function __orchctl_command --no-scope-shadowing
             set options \
                 '--help|-h' 'Show this message and exit'
         case 'host status'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'host restart'
+            set arguments 'none'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'host logs'
+            set arguments 'none'
+            set options \
+                '--lines|-n:none' 'How many lines to begin with' \
+                '--follow|-f' 'Go on until Ctrl-C' \
+                '--help|-h' 'Show this message and exit'
+        case 'host install'
+            set options \
+                '--scope:none' 'Whose units: system (the default as root) or user' \
+                '--user:none' 'Who runs server and jobs; under sudo, who called it' \
+                '--port:none' 'Port of the server on 127.0.0.1; 0 takes a free one. [4200]' \
+                '--database:none' 'sqlite, or postgresql://USER@HOST/DB. [sqlite]' \
+                '--database-file:file' 'A file, mode 600, with the URL and its password [env: ORCHCTL_DATABASE_URL]' \
+                '--no-server|--server' 'Without: only workers, for the server that --api-url names' \
+                '--dry-run' 'Only show what would change' \
+                '--yes|-y' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'host uninstall'
+            set options \
+                '--yes|-y' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'host backup'
+            set options \
+                '--to:directory' 'Where to put it; default: backups in the state directory' \
+                '--keep:none' 'Then remove all but the newest N of this host\'s in there' \
+                '--help|-h' 'Show this message and exit'
+        case 'host verify'
+            set arguments 'file'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'host restore'
+            set arguments 'file'
+            set options \
+                '--only:none' 'Some of database,state,catalog; default: all three' \
+                '--dry-run' 'Look at the archive; change nothing' \
+                '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'host database'
+            set commands \
+                'move' 'Refuse to move Prefect\'s database between SQLite and PostgreSQL, and say what can be done instead'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'host database move'
             set options \
                 '--help|-h' 'Show this message and exit'
         case 'import'
@@ -259,6 +345,25 @@ function __orchctl_command --no-scope-shadowing
             set arguments 'job'
             set options \
                 '--days:none' 'How far ahead, from now' \
+                '--help|-h' 'Show this message and exit'
+        case 'watchdog'
+            set commands \
+                'install' 'Write and start a timer that looks every minute: root\'s in the system\'s systemd, else in the user\'s own' \
+                'uninstall' 'Stop the timer and remove what `watchdog install` wrote' \
+                'status' 'Show whether the timer looks, what is open, and how each channel answered last'
+            set options \
+                '--dry-run' 'Show what is wrong and what would be told; send and remember nothing' \
+                '--help|-h' 'Show this message and exit'
+        case 'watchdog install'
+            set options \
+                '--env-file:file...' 'A file of KEY=value lines that holds secrets of channels' \
+                '--dry-run' 'Show the units; change nothing' \
+                '--help|-h' 'Show this message and exit'
+        case 'watchdog uninstall'
+            set options \
+                '--help|-h' 'Show this message and exit'
+        case 'watchdog status'
+            set options \
                 '--help|-h' 'Show this message and exit'
     end
 end

@@ -109,7 +109,7 @@ contracts = [
   { contract = "roster", input = "roster" },
   { contract = "features", file = "{season}/*.parquet" },
 ]
-publish = { from = "{season}", to = "{data_root}/features/{game_date}/run={run_id}", policy = "window", until = "lock" }
+publish = { from = "{season}", to = "{data_root}/features/{group}/{game_date}/run={run_id}", policy = "window", until = "lock" }
 
 [[jobs.rates.steps]]
 name = "rates.score"
@@ -129,7 +129,7 @@ optional = true
 [jobs.plain]
 execution = "command"
 command = ["plain"]
-"""
+"""  # noqa: E501
 
 CONTRACTS = """\
 version = 1

@@ -48,6 +48,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/schema/jobs.schema.json": lambda: _json(schema.jobs()),
     "docs/schema/schedules.schema.json": lambda: _json(schema.schedules()),
     "docs/schema/contracts.schema.json": lambda: _json(schema.contracts()),
+    "docs/schema/alerts.schema.json": lambda: _json(schema.alerts()),
     "docs/commands.md": _commands,
     "docs/exit-codes.md": _exit_codes,
     "completions/orchctl.bash": lambda: completions.script("bash", typer.main.get_command(app)),

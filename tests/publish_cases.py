@@ -67,7 +67,7 @@ def publish_once(data_root: Path, run: str, day: date = DAY, table: PublishTable
     values = {"data_root": str(data_root), "game_date": day.isoformat(), "run_id": run}
     folder = data_root / "manifests" / "rates.score" / f"game_date={day}" / f"run={run}"
     runner.check_place(table, values, folder)
-    staging = runner.open_staging(folder, str(data_root), host_facts.here(), None)
+    staging = runner.open_staging(folder, str(data_root), host_facts.here(), None, lasts_s=60)
     try:
         write_files(staging, run)
         return runner.publish(

@@ -7,16 +7,19 @@ Law of this layer: it imports nothing of the project.
     ├── PartialFailure           4   some of many failed
     ├── GateRefused              5   a gate does not hold
     ├── CatalogInvalid          10   carries every problem found
+    │   └── CatalogNotBelieved  12   somebody else could have written it
     ├── PublishError             1   files could not be promoted, or a pointer not moved; nothing half was left
     │   └── PublishNotAllowed   12   the operating system refuses it to this user
     ├── Locked                  11   another orchctl holds the lock
     ├── NotAllowed              12   files, systemd or the API refuse this user
-    │   └── PrefectUnauthorized
+    │   ├── PrefectUnauthorized
+    │   └── NotBelieved         12   somebody else could have written what a decision depends on
     ├── PrefectApiError          1   the server answered with an error
     │   ├── PrefectUnreachable  13   it did not answer, or not with an answer of Prefect's
     │   └── PrefectRejected      1   it refused this request (a 4xx); `status` holds which
     ├── SystemdUnavailable       1   no systemd answers
     ├── ContractsUnavailable     1   polars or pandera, which check data contracts, is not installed
+    ├── BackupBroken             1   an archive is torn, altered, foreign, or does not hold what it says
     ├── StateBroken             14   a file under the state directory cannot be believed
     ├── HandoverUnfinished      14   a handover stopped halfway; `orchctl recover` goes on
     └── Interrupted            130   Ctrl-C
@@ -54,7 +57,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage: an unknown command, option, job or run, or a value that cannot be read",
     ExitCode.CHANGES: (
         "changes pending, drift or a difference (`plan`, `sync --dry-run`, `status --check`, `schedule compare`, "
-        "`runs audit`)"
+        "`runs audit`), or what `doctor` or `watchdog` finds"
     ),
     ExitCode.PARTIAL: (
         "some of many failed; the message says what was done (`import`: some were refused; `schedule compare`: a "
@@ -63,7 +66,10 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.REFUSED: "refused: a gate does not hold, a name is taken, or a question could not be asked",
     ExitCode.CATALOG: "the catalog is invalid; every problem is listed",
     ExitCode.LOCKED: "another orchctl holds the lock (its pid, command and start are named)",
-    ExitCode.NOT_ALLOWED: "not allowed: files, systemd, or the API's authentication",
+    ExitCode.NOT_ALLOWED: (
+        "not allowed: files, systemd, or the API's authentication; or the catalog, or manifests that a decision "
+        "depends on, could have been written by somebody else"
+    ),
     ExitCode.PREFECT: "the Prefect API cannot be reached, or what answers is not one",
     ExitCode.BROKEN_STATE: "a file under the state directory cannot be believed, or a handover is unfinished",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
@@ -139,6 +145,13 @@ class CatalogInvalid(OrchctlError):
         self.problems = problems
 
 
+class CatalogNotBelieved(CatalogInvalid):
+    """Somebody else could have written a file of the catalog; the message says which and who, `hint` what mends it."""
+
+    exit_code = ExitCode.NOT_ALLOWED
+    code = "catalog-not-believed"
+
+
 class PublishError(OrchctlError):
     """Files could not be promoted, or a pointer could not be moved or read. What was there before is as it was."""
 
@@ -170,6 +183,12 @@ class PrefectUnauthorized(NotAllowed):
     """The Prefect API answered 401 or 403."""
 
     code = "prefect-unauthorized"
+
+
+class NotBelieved(NotAllowed):
+    """Somebody else could have written what a decision depends on; the message says who, `hint` what mends it."""
+
+    code = "not-believed"
 
 
 class PrefectApiError(OrchctlError):
@@ -209,6 +228,12 @@ class ContractsUnavailable(OrchctlError):
     """What checks data contracts is not installed; `hint` says how it is."""
 
     code = "contracts-unavailable"
+
+
+class BackupBroken(OrchctlError):
+    """An archive is torn, altered, foreign, or does not hold what its manifest says. Nothing of it was used."""
+
+    code = "backup-broken"
 
 
 class StateBroken(OrchctlError):

@@ -10,7 +10,9 @@ import pytest
 from support import Project
 
 ENVELOPE = {"schema", "command", "status", "data", "errors"}
-CHECKED = {"name", "digest", "jobs", "schedules", "with_legacy_triggers", "steps", "contracts", "limits"}
+CHECKED = {
+    "name", "digest", "jobs", "schedules", "with_legacy_triggers", "steps", "contracts", "limits", "channels", "routes",
+}  # fmt: skip
 CHANGE = {"job", "action", "deployment_id", "drift", "fields", "schedules", "runs_deleted", "runs_kept"}
 RUN = {
     "run_id", "job", "asset", "game_date", "status", "slot", "origin", "trigger", "mode", "attempt", "started_at",

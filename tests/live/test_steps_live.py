@@ -123,8 +123,10 @@ def test_a_retry_of_a_run_runs_only_what_failed(live: Live, project: Project) ->
     eventually(lambda: began(project) == ["a", "b", "b", "c", "c"])
     eventually(lambda: flow_run(live, run.id).state_type == "COMPLETED" and flow_run(live, run.id).run_count == 3)
     # And what was asked for once is not remembered.
-    project.orchctl("runs", "retry", own_id(run), "--force")
-    eventually(lambda: flow_run(live, run.id).run_count == 4 and flow_run(live, run.id).state_type == "COMPLETED")
+    waited = project.orchctl("runs", "retry", own_id(run), "--force", "--wait")
+    assert (flow_run(live, run.id).run_count, flow_run(live, run.id).state_type) == (4, "COMPLETED")
+    assert f"run {own_id(run)} is run again (attempt 4)" in waited.stderr
+    assert "said by" not in waited.stdout  # what it wrote before is not shown again
     assert set(statuses(project, run).values()) == {"kept"}
     assert began(project) == ["a", "b", "b", "c", "c"]
 

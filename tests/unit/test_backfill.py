@@ -43,7 +43,7 @@ def fails(*days: str, attempts: int = 1, how: str = "failed") -> Callable[[date,
     [
         ("2025-12-02", "2025-12-01", "is after"),
         ("2025-12-1", "2025-12-02", "--start: '2025-12-1' is not a date"),
-        ("2025-12-01", "2025-12-32", "--end"),
+        ("2025-12-01", "2025-12-32", r"--end: '2025-12-32' is not a date like 2025-12-19 \(YYYY-MM-DD\)"),
         ("20251201", "2025-12-02", "--start"),
         ("2025-12-19", "2025-12-20", "is yet to come"),
         ("1900-01-01", "2025-12-01", "dates"),
@@ -632,3 +632,21 @@ def test_a_success_of_another_partition_is_not_this_ones(tmp_path: Path) -> None
     desk.go(*MONTH, partition={"group": "all"})
     done = desk.go(*MONTH, Wish(only_missed=True), partition={"group": "late"})
     assert (done.summary["skipped"], done.summary["succeeded"]) == (0, 6)
+
+
+def test_a_success_of_before_a_key_was_declared_is_that_of_its_default(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, partition={"group": {"default": "all"}})
+    desk.leave(date(2025, 12, 1), "20251201T000000Z-abcdef", "success")
+    assert desk.actions(*MONTH, Wish(only_missed=True))["01"] == "skip"
+    assert desk.actions(*MONTH, Wish(only_missed=True), partition={"group": "late"})["01"] == "create"
+
+
+@pytest.mark.parametrize("wish", [Wish(only_missed=True), Wish(failed=True), Wish()])
+def test_what_may_not_be_read_is_no_date_without_a_success(desk: Desk, wish: Wish) -> None:
+    desk.plays = lambda _day, _attempt: "failed"
+    desk.go(*MONTH)
+    for path in desk.folder.glob("manifests/job/game_date=2025-12-03/run=*/manifest.json"):
+        path.unlink()
+        path.symlink_to(path.name)  # not even root can read it
+    with pytest.raises(OrchctlError, match=r"game_date=2025-12-03/.*cannot be read"):
+        desk.prepare(*MONTH, wish)

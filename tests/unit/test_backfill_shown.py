@@ -29,8 +29,8 @@ from orchctl.wiring import Settings
 DAYS = ("2025-12-01", "2025-12-03")
 
 
-def settings(*, as_json: bool = False) -> Settings:
-    return Settings(Path("/c"), Path("/s"), None, as_json=as_json, color=False)
+def settings(*, as_json: bool = False, verbose: bool = False) -> Settings:
+    return Settings(Path("/c"), Path("/s"), None, as_json=as_json, color=False, verbose=verbose)
 
 
 def step(name: str, **more: Any) -> dict[str, Any]:
@@ -245,10 +245,56 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_dry_run_shows_each_date_and_each_input(roster: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_is_a_line_for_each_date_and_its_gaps(roster: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = roster.prepare(*DAYS, as_of_mode="lock")
+    backfill_views.previewed(prepared, list(preview(roster.world(), prepared)), settings())
+    assert capsys.readouterr().out.splitlines() == [
+        "DATE       WHAT AS OF                READS",
+        "2025-12-01 run  2025-12-01T23:00:00Z 1 input",
+        "2025-12-02 run  2025-12-02T23:00:00Z 0 inputs, GAP a roster",
+        "2025-12-03 run  2025-12-03T23:00:00Z 0 inputs, GAP a roster",
+        "",
+        "GAPS STEP INPUT  DATES",
+        "   2 a    roster 2025-12-02, 2025-12-03",
+        "",
+        f"backfill {prepared.id}: 3 run; nothing was changed",
+        "    each input, and where it is: --verbose",
+    ]
+
+
+def test_a_dry_run_says_once_why_dates_have_no_instant(roster: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchctl.errors import OrchctlError
+
+    def as_of(_job: Any, _mode: str, day: date, _given: Any) -> datetime:
+        if day.day > 1:
+            raise OrchctlError(f"as-of mode lock of job has no instant for {day}: /x has no {day}")
+        return datetime(2025, 12, day.day, 23, tzinfo=UTC)
+
+    roster.as_of = as_of
+    prepared = roster.prepare(*DAYS, as_of_mode="lock")
+    backfill_views.previewed(prepared, list(preview(roster.world(), prepared)), settings())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["2025-12-02", "no", "instant", "-", "-"]
+    why = "as-of mode lock of job has no instant for <date>: /x has no <date>"
+    assert f"no instant: {why} (2025-12-02, 2025-12-03)" in lines
+    assert f"backfill {prepared.id}: 1 run, 2 no instant; nothing was changed" in lines
+
+
+def test_a_dry_run_says_what_is_not_plain_about_a_date(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.plays = lambda day, _attempt: "failed" if day.day == 2 else "success"
+    desk.go(*DAYS)
+    prepared = desk.prepare(*DAYS)
+    backfill_views.previewed(prepared, list(preview(desk.world(), prepared)), settings())
+    rows = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert rows[0].split() == ["kept", "-", "succeeded", "in", "this", "backfill"]
+    assert rows[1].startswith("run again 2025-12-")
+    assert rows[1].endswith("again after: exit code 3")
+
+
+def test_a_wordy_dry_run_shows_each_input(roster: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     prepared = roster.prepare(*DAYS, as_of_mode="lock")
     found = list(preview(roster.world(), prepared))
-    backfill_views.previewed(prepared, found, settings())
+    backfill_views.previewed(prepared, found, settings(verbose=True))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2025-12-01  run           (no run yet)  as of 2025-12-01T23:00:00Z"
     assert lines[1].endswith("run_ts=20251201T220000Z/r.csv")

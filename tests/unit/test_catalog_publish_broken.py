@@ -18,7 +18,10 @@ FROM = 'from = "{season}"'
 PLACED = """[[jobs.plain.steps]]
 name = "p"
 command = ["x"]
-publish = { to = "{data_root}/features/{game_date}/run={run_id}" }
+publish = { to = "{data_root}/features/{group}/{game_date}/run={run_id}" }
+
+[jobs.plain.partition]
+group = { default = "all" }
 """
 RUN_LINE = 'command = ["plain"]\n'
 
@@ -39,42 +42,42 @@ PUBLISH: list[Row] = [
     ),
     (
         TO,
-        'to = "{data_root}/rates/{game_date}/{slot}/run={run_id}"',
+        'to = "{data_root}/rates/{group}/{game_date}/{slot}/run={run_id}"',
         "57 steps[2].publish.to",
         "{slot} stands before the last part: the",
         None,
     ),
     (
         TO,
-        'to = "{data_root}/rates/run={run_id}"',
+        'to = "{data_root}/rates/{group}/run={run_id}"',
         "57 steps[2].publish.to",
         "no part before the last names {game_date}:",
         "such as",
     ),
     (
         TO,
-        'to = "{data_root}/manifests/{game_date}/run={run_id}"',
+        'to = "{data_root}/manifests/{group}/{game_date}/run={run_id}"',
         "57 steps[2].publish.to",
         "is inside the manifest tree, which is",
         None,
     ),
     (
         TO,
-        'to = "{data_root}/features/{game_date}/run={run_id}"',
+        'to = "{data_root}/features/{group}/{game_date}/run={run_id}"',
         "57 steps[2].publish.to",
         "is where rates.features publishes: the",
         None,
     ),
     (
         TO,
-        'to = "/srv/data//features/./{game_date}/score-{run_id}/"',
+        'to = "/srv/data//features/./{group}/{game_date}/score-{run_id}/"',
         "57 steps[2].publish.to",
         "is where rates.features publishes: the",
         None,
     ),
     (
         TO,
-        'to = "{data_root}/features/{game_date}/run={run_id}/{game_date}/run={run_id}"',
+        'to = "{data_root}/features/{group}/{game_date}/run={run_id}/{game_date}/run={run_id}"',
         "57 steps[2].publish.to",
         "{run_id} stands before the last part: the",
         None,
@@ -85,6 +88,20 @@ PUBLISH: list[Row] = [
         "71 [jobs.plain] steps[0].publish.to",
         "is where rates.features publishes: the",
         None,
+    ),
+    (
+        TO,
+        'to = "{data_root}/rates/{game_date}/run={run_id}"',
+        "57 steps[2].publish.to",
+        "no part before the last names {group}, which --param may set",
+        "such as",
+    ),
+    (
+        TO,
+        'to = "{data_root}/rates/{game_date}/{group}-{run_id}"',
+        "57 steps[2].publish.to",
+        "no part before the last names {group}, which --param may set",
+        "such as",
     ),
     (TO, TO + ', policy = "maybe"', "57 steps[2].publish.policy", 'found "maybe"', "always or manual or window"),
     (TO, TO + ', policy = "window"', "57 steps[2].publish.until", "is missing", "an instant, or an as_of"),
@@ -261,14 +278,14 @@ PARTITION: list[Row] = [
         'group = { default = "a/b" }',
         "19 [jobs.rates] partition.group.default",
         '"a/b" may not be part of a path',
-        "^[A-Za-z0-9._-]{1,64}$",
+        "^[A-Za-z0-9._][A-Za-z0-9._-]{0,63}$",
     ),
     (
         GROUP,
         'group = { default = ".." }',
         "19 [jobs.rates] partition.group.default",
         '".." may not be part of a path',
-        "^[A-Za-z0-9._-]{1,64}$",
+        "^[A-Za-z0-9._][A-Za-z0-9._-]{0,63}$",
     ),
     (
         GROUP,

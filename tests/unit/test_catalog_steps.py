@@ -218,7 +218,7 @@ def test_a_step_may_read_a_folder_above_what_another_makes_and_a_file_below_what
     above = changed(STEPS, '/run={run_id}" },\n]', '/run={run_id}/a.json" },\n]')
     assert problems(above, contracts=CONTRACTS) == ()
     below = changed(
-        above, 'step = "rates.features"', 'path = "{data_root}/features/{game_date}/run={run_id}/x/y.parquet"'
+        above, 'step = "rates.features"', 'path = "{data_root}/features/{group}/{game_date}/run={run_id}/x/y.parquet"'
     )
     assert problems(changed(below, "retries = 1", 'after = ["rates.features"]'), contracts=CONTRACTS) == ()
 

@@ -26,7 +26,7 @@ DRAWING = """\
 │   reads     raw: {data_root}/raw/{game_date}/run={run_id}
 │   contract  roster on input roster
 │   contract  features on what it makes
-│   publishes …}/features/{game_date}/run={run_id} (window until lock)
+│   publishes …es/{group}/{game_date}/run={run_id} (window until lock)
 ● rates.score
 │   timeout 1h, 1 retry after 1m
 │   reads     features: what rates.features publishes
@@ -123,7 +123,7 @@ def test_as_json_each_step_says_what_it_needs_and_what_needs_it(
         "optional": False,
         "retries": 0,
         "timeout": "5m",
-        "publishes": "{data_root}/features/{game_date}/run={run_id}",
+        "publishes": "{data_root}/features/{group}/{game_date}/run={run_id}",
         "contracts": ["roster", "features"],
     }
     assert found["job"]["steps"][1]["publish"]["from"] == "{season}"

@@ -65,7 +65,8 @@ def test_there_is_a_script_for_each_shell() -> None:
 def test_the_tree_holds_what_the_help_says(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*path, "--help"], prog_name="orchctl", env={"COLUMNS": "200"})
     options, _, commands = done.output.partition("\nOptions:\n")[2].partition("\nCommands:\n")
-    said = {name for line in re.findall(r"^  (-[^\s,]+(?:, -[^\s,]+)*)", options, re.M) for name in line.split(", ")}
+    lines = re.findall(r"^  (-[^\s,]+(?:(?:, | / )-[^\s,]+)*)", options, re.M)
+    said = {name for line in lines for name in re.split(", | / ", line)}
     named = set(re.findall(r"^  (\S+)", commands.partition("\n\n")[0], re.M))
     command = below(*path)
     assert {name for option in (*command.options, *command.everywhere) for name in option.names} == said

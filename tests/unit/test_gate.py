@@ -117,7 +117,7 @@ def test_a_cancel_while_it_waits_is_recorded_and_raised(desk: Desk, waits_for: s
 def test_the_end_is_on_disk_before_the_outputs_are_looked_at(desk: Desk) -> None:
     seen = []
 
-    def look(*_: Any) -> list[dict[str, Any]]:
+    def look(*_: Any, **__: Any) -> list[dict[str, Any]]:
         seen.append(desk.manifest()["status"])
         return [{"name": "x"}]
 

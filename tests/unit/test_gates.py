@@ -331,6 +331,16 @@ def test_runs_that_are_too_few_or_too_long_ago_do_not_do(tmp_path: Path) -> None
     assert gates.runs(none.catalog.jobs["job"], (), NOON).state == "ok"
 
 
+def test_successes_that_anybody_could_have_written_open_no_gate(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "tree", lambda _root: Manifests(str(desk.root), trust=()))
+    assert desk.gate("runs").state == "ok"
+    for path in (desk.root / "manifests" / "events").iterdir():
+        path.chmod(0o666)
+    gate = desk.gate("runs")
+    assert (gate.state, gate.holds) == ("unknown", False)
+    assert "could have been written by somebody else" in gate.seen
+
+
 def test_a_job_between_two_owners_and_one_that_is_prefects_already(desk: Desk) -> None:
     opened = desk.handover("cutover", outcome=None)
     seen, fix = refusal(desk, "handover")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from dataclasses import replace
@@ -78,8 +79,12 @@ def test_no_commit(tmp_path: Path, head: str) -> None:
 # --- outputs
 
 
-def found(*declared: str, root: Path, **values: str) -> list[tuple[str, int, int]]:
-    outputs = host_facts.find_outputs(declared, {"data_root": str(root), **values}, str(root))
+def found(*declared: str, root: Path, unseen: list[OSError] | None = None, **values: str) -> list[tuple[str, int, int]]:
+    """Look at outputs; what may not be looked at is noted in `unseen`, None: there must be none."""
+    noted: list[OSError] = [] if unseen is None else unseen
+    given = {"data_root": str(root), **values}
+    outputs = host_facts.find_outputs(declared, given, str(root), unreadable=noted.append)
+    assert unseen is not None or not noted
     return [(output["name"], output["file_count"], output["size_bytes"]) for output in outputs]
 
 
@@ -116,16 +121,25 @@ def test_links_and_odd_times(root: Path) -> None:
     (root / "a/nowhere").symlink_to(root / "none")
     os.utime(root / "a/x", (0, 2**40))
     assert found("{data_root}/a", root=root)[0][1] >= 3
-    (output,) = host_facts.find_outputs((str(root / "a/x"),), {}, str(root))
-    assert output["file_count"] == 1
+    assert found(str(root / "a/x"), root=root) == [("a/x", 1, 1)]
 
 
 def test_a_folder_that_may_not_be_entered(root: Path) -> None:
     (root / "a/b").chmod(0)
+    unseen: list[OSError] = []
     try:
-        assert found("{data_root}/a", root=root)[0][1] in {1, 3}  # root may
+        counted = found("{data_root}/a", root=root, unseen=unseen)[0][1]
+        assert (counted, len(unseen)) in {(1, 1), (3, 0)}  # root may
     finally:
         (root / "a/b").chmod(0o755)
+
+
+@pytest.mark.parametrize("declared", ["a", "a/*", "a/loop/x", "a/loop/**"])
+def test_what_may_not_be_looked_at_is_told(root: Path, declared: str) -> None:
+    (root / "a/loop").symlink_to("loop")  # not even root can follow it
+    unseen: list[OSError] = []
+    found(f"{{data_root}}/{declared}", root=root, unseen=unseen)
+    assert {error.errno for error in unseen} == {errno.ELOOP}
 
 
 # --- processes

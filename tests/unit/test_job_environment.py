@@ -104,6 +104,28 @@ def test_a_file_that_cannot_be_read_is_passed_over_only_with_a_minus(desk: Desk,
     assert any(line.startswith(f"the environment file {path} is passed over: ") for line in desk.log)
 
 
+@pytest.mark.parametrize("minus", ["", "-"])
+def test_a_file_that_somebody_else_could_have_written_is_not_read(desk: Desk, minus: str) -> None:
+    path = write(desk, "a.env", "LD_PRELOAD=/tmp/theirs.so\n")
+    Path(path).chmod(0o666)
+    outcome = desk.run(desk.job(env_files=(minus + path,)))
+    message = f"the environment file {path} is not read: somebody else could have written it: "
+    assert (outcome.status, outcome.reason) == ("failed", f"{message}{path} may be written by anybody")
+    assert f"hint: look at what it says, then: chmod go-w {path}" in desk.log
+    assert desk.ran() == 0
+
+
+@needs_root
+def test_a_file_of_the_jobs_own_user_is_read_and_of_another_is_not(desk: Desk) -> None:
+    job, daemon = desk.job("true", user="daemon"), pwd.getpwnam("daemon").pw_uid
+    path = write(desk, "a.env", "A=1\n")
+    os.chown(path, daemon, 0)
+    assert desk.run(job.model_copy(update={"env_files": (path,)})).status == "success"
+    os.chown(path, pwd.getpwnam(OTHER).pw_uid, 0)
+    outcome = desk.run(job.model_copy(update={"env_files": (path,)}), "two", slot=None)
+    assert f"{path} belongs to nobody, not to root" in (outcome.reason or "")
+
+
 def test_a_file_is_read_at_the_start_of_each_attempt(desk: Desk) -> None:
     path = write(desk, "a.env", "CODE=1\n")
     job = desk.job("sh", "-c", "exit $CODE", env_files=(path,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -594,11 +595,14 @@ def test_the_dry_run_gets_a_folder_that_is_gone_afterwards(scene: Scene) -> None
         (("sleep", "30"), "the dry run was stopped after its time-out of 1.0s"),
     ],
 )
-def test_how_a_dry_run_ends_is_said(scene: Scene, dry: tuple[str, ...], expected: str) -> None:
+def test_how_a_dry_run_ends_is_said(
+    scene: Scene, dry: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     scene.job = scene.job.model_copy(update={"dry_run_command": dry, "timeout": 1})
     scene.systemd.error = NotAllowed("systemd refuses")
     assert expected in scene.observe()
-    assert not list(Path("/tmp").glob("orchctl-dry-run-*"))
+    assert not list(tmp_path.glob("orchctl-dry-run-*"))
 
 
 # --- slot rule, step 4

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from desk import Desk
-from orchctl.core.partition import is_value, keys
+from orchctl.core.partition import is_of, is_value, keys
 
 RULES = {"season": {"format": "%Y", "shift_months": -9}, "month": {"format": "%m"}, "day": {"format": "%Y%m%d"}}
 DATES = [
@@ -34,7 +34,7 @@ def test_what_is_given_goes_before_rule_and_default(tmp_path: Path) -> None:
     assert keys(job, date(2025, 12, 19), {"group": "7"})["group"] == "7"
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "a/b", "a b", "ä", "x" * 65, "a\n"])
+@pytest.mark.parametrize("text", ["", ".", "..", "a/b", "a b", "ä", "x" * 65, "a\n", "-x", "--x"])
 def test_what_may_not_be_part_of_a_path(text: str, tmp_path: Path) -> None:
     assert not is_value(text)
     with pytest.raises(ValueError, match="group"):
@@ -50,3 +50,23 @@ def test_a_shift_moves_by_whole_months(months: int, day: date) -> None:
     assert text is not None
     year, month = (int(part) for part in text.split("-"))
     assert year * 12 + month - (day.year * 12 + day.month) == months
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"season": "2025", "group": "late"}, True),
+        ({"season": "2025", "group": "all"}, False),
+        # Written before the job had the key.
+        ({"group": "late"}, True),
+        ({"season": "2025"}, False),
+        ({}, False),
+    ],
+)
+def test_which_partition_a_manifest_is_of(tmp_path: Path, told: dict[str, str], expected: bool) -> None:
+    job = Desk(tmp_path).job(partition={"season": RULES["season"], "group": {"default": "all"}, "must": {}})
+    wanted = {"season": "2025", "group": "late"}
+    assert is_of({"game_date": "2025-12-19", **told}, job, wanted) is expected
+    assert is_of({"game_date": "2025-12-19", **told}, job, {**wanted, "group": told.get("group", "all")})
+    assert not is_of({"game_date": "2025-12-19", **told}, job, {**wanted, "must": "x"})
+    assert not is_of(told, job, wanted), "of no date"

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -432,11 +433,43 @@ def place(*, alive: bool) -> Place:
     return here if alive else Place(here.hostname, here.boot_id, here.pid, here.pid_started + 1)
 
 
+def opened(tmp_path: Path, user: Place) -> Path:
+    """Open a staging directory for a step that may take two hours."""
+    folder, until = tmp_path / "manifests" / "a" / "run=1", NOW + timedelta(hours=2)
+    return stagings.open_staging(folder, str(tmp_path), user, since=NOW, until=until)
+
+
+@pytest.mark.parametrize(
+    ("hours", "written", "swept"),
+    [(25, 1, False), (27, 1, True), (27, 4, False), (29, 4, True), (27, None, False)],
+    ids=str,
+)
+def test_what_another_host_left_is_swept_a_day_after_its_time_out_and_its_last_file(
+    tmp_path: Path, hours: int, written: int | None, swept: bool
+) -> None:
+    """Whether its process lives cannot be seen here. `written`: when its newest file was, in hours; None: just now."""
+    path = opened(tmp_path, replace(place(alive=False), hostname="elsewhere"))
+    make(path, by_team__a="1")
+    at = (NOW + timedelta(hours=hours if written is None else written)).timestamp()
+    os.utime(path / "by_team/a", (at, at))
+    for each in (path / "by_team", path):
+        os.utime(each, (NOW.timestamp(), NOW.timestamp()))
+    publish.sweep(str(tmp_path), now=NOW + timedelta(hours=hours))
+    registered = list((tmp_path / "manifests" / "_staging").iterdir())
+    assert (path.exists(), bool(registered)) == (not swept, not swept)
+
+
+def test_what_another_host_registered_and_has_removed_is_forgotten(tmp_path: Path) -> None:
+    opened(tmp_path, replace(place(alive=False), hostname="elsewhere")).rmdir()
+    publish.sweep(str(tmp_path), now=NOW + timedelta(hours=27))
+    assert not list((tmp_path / "manifests" / "_staging").iterdir())
+
+
 @pytest.mark.parametrize(
     ("alive", "hours", "swept"), [(True, 100, False), (False, 23, False), (False, 25, True)], ids=str
 )
 def test_what_the_dead_left_is_swept_after_a_day(tmp_path: Path, alive: bool, hours: int, swept: bool) -> None:
-    path = stagings.open_staging(tmp_path / "manifests" / "a" / "run=1", str(tmp_path), place(alive=alive), since=NOW)
+    path = opened(tmp_path, place(alive=alive))
     make(path, by_team__a="1")
     publish.sweep(str(tmp_path), now=NOW + timedelta(hours=hours))
     registered = list((tmp_path / "manifests" / "_staging").iterdir())
@@ -444,7 +477,7 @@ def test_what_the_dead_left_is_swept_after_a_day(tmp_path: Path, alive: bool, ho
 
 
 def test_a_sweep_removes_nothing_but_staging_directories(tmp_path: Path) -> None:
-    path = stagings.open_staging(tmp_path / "manifests" / "a" / "run=1", str(tmp_path), place(alive=False), since=NOW)
+    path = opened(tmp_path, place(alive=False))
     record = tmp_path / "manifests" / "_staging" / f"{path.name}.json"
     content = json.loads(record.read_text())
     outside = make(tmp_path.parent / f"{tmp_path.name}-other" / "_staging" / path.name, a="1")
@@ -469,7 +502,7 @@ def test_a_sweep_removes_nothing_but_staging_directories(tmp_path: Path) -> None
 
 def test_staging_is_registered_while_it_is_open(tmp_path: Path) -> None:
     folder = tmp_path / "manifests" / "rates.score" / "game_date=2025-12-19" / f"run={run_id(1)}"
-    path = publish.open_staging(folder, str(tmp_path), host_facts.here(), None)
+    path = publish.open_staging(folder, str(tmp_path), host_facts.here(), None, lasts_s=60)
     record = json.loads((tmp_path / "manifests" / "_staging" / f"{path.name}.json").read_text())
     assert path.parent == folder / "_staging"
     assert (record["path"], record["pid"]) == (str(path), os.getpid())
@@ -482,7 +515,7 @@ def test_staging_is_registered_while_it_is_open(tmp_path: Path) -> None:
 @pytest.mark.skipif(not ROOT, reason="only root runs steps as others")
 def test_staging_of_another_user_is_theirs_and_the_folder_above_is_not(tmp_path: Path) -> None:
     account = Account("nobody", NOBODY, NOBODY, (NOBODY,), "/", "/bin/sh")
-    path = publish.open_staging(tmp_path / "manifests" / "a", str(tmp_path), host_facts.here(), account)
+    path = publish.open_staging(tmp_path / "manifests" / "a", str(tmp_path), host_facts.here(), account, lasts_s=60)
     assert (path.stat().st_uid, path.parent.stat().st_uid) == (NOBODY, 0)
 
 

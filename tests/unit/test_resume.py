@@ -230,3 +230,104 @@ def test_reindex_knows_the_events_of_steps(desk: StepsDesk) -> None:
     rebuilt = [(one.get("step"), one["event"], one["attempt"]) for one in desk.all_events()]
     assert sorted(rebuilt, key=str) == sorted((one for one in told if one[1] != "step_retry"), key=str)
     assert runs.reindex([desk.tree]).added == 0
+
+
+# What cannot be read is neither there nor gone: it is an error of the run, and nothing is made over it.
+
+
+def unreadable(path: Path) -> bytes:
+    """Put a symlink to itself in a file's place, which not even root can read; return what was there."""
+    before = path.read_bytes()
+    path.unlink()
+    path.symlink_to(path.name)
+    return before
+
+
+def readable(path: Path, before: bytes) -> None:
+    path.unlink()
+    path.write_bytes(before)
+
+
+@pytest.mark.parametrize("from_step", [None, "a"])
+def test_a_manifest_that_cannot_be_read_is_no_step_that_was_never_run(desk: StepsDesk, from_step: str | None) -> None:
+    job = desk.steps_job(*chain(desk, ["a", "b"]))
+    assert desk.go(job).status == "success"
+    path = desk.step_folder("a") / "manifest.json"
+    before = unreadable(path)
+    outcome, ran = again(desk, job, from_step=from_step)
+    assert (outcome.status, ran, desk.statuses()) == ("failed", [], {"a": "failed", "b": "skipped"})
+    assert f"{path} cannot be read: Too many levels of symbolic links" in (outcome.reason or "")
+    assert path.is_symlink()
+    readable(path, before)
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran) == ("success", [])
+
+
+def test_a_manifest_that_may_not_be_read_is_of_class_permission(
+    desk: StepsDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.steps_job(*chain(desk, ["a", "b"]))
+    assert desk.go(job).status == "success"
+    path = desk.step_folder("a") / "manifest.json"
+    whole = Path.read_bytes
+
+    def read(self: Path) -> bytes:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return whole(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read)
+        outcome, ran = again(desk, job)
+    assert (outcome.status, ran, desk.manifest()["error"]["class"]) == ("failed", [], "permission")
+    assert desk.step_manifest("a")["status"] == "success"
+
+
+def test_published_files_that_may_not_be_read_have_not_changed(desk: StepsDesk) -> None:
+    desk.lines["a"] = "echo a > $ORCHCTL_STAGING/it"
+    job = desk.steps_job(desk.step("a", publish={"to": PLACE}))
+    assert desk.go(job).status == "success"
+    published(desk, "a").chmod(0)
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran, desk.manifest()["error"]["class"]) == ("failed", [], "permission")
+    assert desk.step_manifest("a")["status"] == "success"
+    published(desk, "a").chmod(0o644)
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran) == ("success", [])
+
+
+def test_outputs_that_cannot_be_looked_at_have_not_changed(desk: StepsDesk) -> None:
+    desk.lines["a"] = f"mkdir -p {desk.data}/raw; echo one > {desk.data}/raw/x"
+    job = desk.steps_job(desk.step("a", outputs=("{data_root}/raw/*",)))
+    assert desk.go(job).status == "success"
+    (desk.data / "raw").rename(desk.data / "was")
+    (desk.data / "raw").symlink_to("raw")
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran) == ("failed", [])
+    assert "Too many levels of symbolic links" in (outcome.reason or "")
+    (desk.data / "raw").unlink()
+    (desk.data / "was").rename(desk.data / "raw")
+    assert again(desk, job, 3)[1] == []
+
+
+def test_what_was_announced_and_cannot_be_read_is_still_announced(
+    desk: StepsDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = stopped_before_its_pointers(desk, monkeypatch)
+    before = published(desk, "a").read_text()
+    published(desk, "a").chmod(0)
+    outcome, ran = again(desk, job)
+    assert (outcome.status, ran, desk.step_manifest("a")["error"]["class"]) == ("failed", [], "permission")
+    published(desk, "a").chmod(0o644)
+    outcome, ran = again(desk, job, 3)
+    assert (outcome.status, ran, published(desk, "a").read_text()) == ("success", [], before)
+
+
+def test_an_input_whose_manifest_cannot_be_read_is_no_gap(desk: StepsDesk) -> None:
+    job = mended(desk)
+    (desk.root / "mended").touch()
+    assert desk.go(job).status == "success"
+    unreadable(desk.step_folder("a") / "manifest.json")
+    outcome = desk.go(job, "other", slot=None, steps=("b",))
+    assert outcome.status == "failed"
+    assert desk.step_manifest("b", "other")["error"]["type"] == "InputUnreadable"

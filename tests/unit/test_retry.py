@@ -20,6 +20,7 @@ from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
 from orchctl.errors import GateRefused, OrchctlError, UsageError
 from orchctl.services import retry, trigger
+from orchctl.services.run_logs import Logs
 from syncing import Operator
 
 
@@ -90,6 +91,25 @@ def test_a_failed_run_is_set_to_be_run_again(tmp_path: Path) -> None:
     assert (found.state_type, found.state_name, found.state_message) == ("SCHEDULED", "AwaitingRetry", retry.MESSAGE)
     assert "from_step" not in found.parameters
     assert found.parameters["job"] == "job"
+
+
+def test_who_waits_for_a_retry_sees_what_it_writes_and_how_it_ends(tmp_path: Path) -> None:
+    one = scene(tmp_path, lambda desk: chain(desk, env={"SAYS": "{step}"}))
+    folder = one.desk.step_folder("b", one.flow_run)
+    (folder / "attempt-1.log").write_text("before\n")
+    logs = Logs(one.desk.tree, one.desk.tree.directory_of(one.run))
+    logs.pass_over()
+    started = one.retry().started
+    ended_as = iter(["RUNNING", "FAILED"])
+
+    def sleep(_seconds: float) -> None:
+        one.set(state_type=next(ended_as))
+        (folder / "attempt-2.log").write_text("once more\n")
+
+    *progress, end = trigger.follow(one.prefect, one.desk.tree, started, sleep=sleep, logs=logs)
+    assert b"".join(item.output for item in progress if isinstance(item, trigger.Progress)) == b"b | once more\n"
+    assert isinstance(end, trigger.Ended)
+    assert (end.exit_code, started.run_id) == (1, one.run.run_id)
 
 
 def test_from_a_step_goes_into_the_parameters_and_is_not_remembered(tmp_path: Path) -> None:
@@ -212,6 +232,7 @@ def test_what_prefect_has_forgotten_or_never_ran(tmp_path: Path) -> None:
 WRONG = [
     (trigger.Wish(game_date="today"), "--date: 'today' is not a date"),
     (trigger.Wish(as_of="now"), "--as-of: 'now' is not an instant"),
+    (trigger.Wish(as_of="2025-12-19T25:00:00Z"), "--as-of: '2025-12-19T25:00:00Z' is not an instant like"),
     (trigger.Wish(as_of="2025-12-19T05:00:00Z", as_of_mode="lock"), "--as-of and --as-of-mode exclude each other"),
     (trigger.Wish(execution="stepwise"), "--execution: 'stepwise' is not command or steps"),
     (trigger.Wish(execution="command"), "job has no command to run"),

@@ -8,14 +8,18 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dag import StepsDesk, chain
-from desk import LEGACY
+from desk import LEGACY, SLOT
+from orchctl.adapters import host_facts
 from orchctl.core.contracts import ContractTable
+from orchctl.core.manifest import Identity, started
 from orchctl.core.names import format_instant
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError
@@ -233,6 +237,57 @@ def test_a_backfill_takes_its_own_lock_and_no_claim(desk: StepsDesk) -> None:
     assert (manifest["trigger"], manifest["backfill"], manifest["as_of_mode"]) == ("backfill", "b1", "lock")
 
 
+LIVE = "20251219T000000Z-aaaaaa"
+
+
+def a_live_run(desk: StepsDesk, *, alive: bool = True, day: str = "2025-12-19", **keys: str) -> None:
+    """Let a live run hold the job's lock and make a partition."""
+    here = host_facts.here()
+    place = here if alive else replace(here, pid_started=here.pid_started + 1)
+    who = Identity("job", "job", LIVE, date.fromisoformat(day), SLOT, SLOT, "schedule", "live", 1, keys=keys)
+    desk.tree.write(started(who, place, {}, at=SLOT))
+    assert desk.host(desk.steps_job(desk.step("a"))).locks.try_take("job", run_id=LIVE, pid=os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("live", "waits"),
+    [
+        ({}, True),
+        ({"alive": False}, False),
+        ({"day": "2025-12-18"}, False),
+        ({"group": "all"}, True),
+        ({"group": "late"}, False),
+    ],
+    ids=str,
+)
+def test_a_backfill_waits_for_a_live_run_of_its_partition(desk: StepsDesk, live: dict[str, Any], waits: bool) -> None:
+    a_live_run(desk, **live)
+    ended_at: list[int] = []
+
+    def sleep(_seconds: float) -> None:
+        ended_at.append(desk.ran())
+        path = desk.tree.run_directory("job", date(2025, 12, 19), LIVE) / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": "success"}))
+
+    desk.changes["sleep"] = sleep
+    job = desk.steps_job(desk.step("a"), partition={"group": {"default": "all"}})
+    outcome = desk.go(job, slot=None, trigger="backfill", backfill="b1")
+    assert (outcome.status, ended_at) == ("success", [0] if waits else [])
+    assert (f"waiting for run {LIVE}, which makes the same partition" in desk.log) is waits
+
+
+def test_a_live_run_of_its_partition_that_goes_on_holds_a_backfill_back(desk: StepsDesk) -> None:
+    a_live_run(desk)
+    outcome = desk.go(desk.steps_job(desk.step("a"), timeout="1s"), slot=None, trigger="backfill", backfill="b1")
+    assert (outcome.status, outcome.reason, desk.ran()) == ("skipped", f"run {LIVE} makes the same partition", 0)
+
+
+def test_a_live_run_waits_for_no_backfill_of_its_partition(desk: StepsDesk) -> None:
+    assert desk.host(desk.steps_job(desk.step("a"))).locks.try_take("job@2025-12-19", run_id=LIVE, pid=os.getpid())
+    assert desk.go(desk.steps_job(desk.step("a"))).status == "success"
+    assert not desk.clock.slept
+
+
 def test_the_runs_time_out_bounds_the_whole(desk: StepsDesk) -> None:
     desk.lines |= {"slow": "sleep 30", "waits": "exit 1"}
     job = desk.steps_job(
@@ -249,6 +304,14 @@ def test_the_runs_time_out_bounds_the_whole(desk: StepsDesk) -> None:
     assert desk.statuses() == {"slow": "failed", "waits": "failed", "after": "cancelled", "late": "cancelled"}
     assert desk.reasons()["waits"] == "exit code 1; not tried again: the run's time-out of 2.0s is over"
     assert desk.step_manifest("slow")["error"]["type"] == "TimedOut"
+
+
+def step_threads() -> list[str]:
+    """Return the names of the threads of steps that do not end by themselves: one that has told its end is about to."""
+    found = [thread for thread in threading.enumerate() if thread.name.startswith("step ")]
+    for thread in found:
+        thread.join(10)
+    return [thread.name for thread in found if thread.is_alive()]
 
 
 class Terminated(BaseException):
@@ -300,7 +363,7 @@ def test_a_cancel_stops_all_and_records_all(desk: StepsDesk) -> None:
     }  # fmt: skip
     assert {desk.step_manifest(name)["status"] for name in ("one", "two", "after")} == {"cancelled"}
     assert "77.5" not in subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("step ")]
+    assert not step_threads()
 
 
 @pytest.mark.parametrize("after_ms", range(0, 600, 40))
@@ -335,7 +398,7 @@ def test_a_signal_at_any_moment_leaves_nothing_running(desk: StepsDesk, after_ms
         # What the run says of its steps is what they say themselves.
         own = {manifest["step"]: manifest["status"] for manifest in manifests}
         assert all(own[row["name"]] == row["status"] for row in of_run[0]["steps"])
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("step ")]
+    assert not step_threads()
 
 
 class FullDisk:

@@ -70,6 +70,17 @@ def test_a_retry_alone_ends_the_attempt_too() -> None:
     assert (row.status, row.busy_s) == ("success", 3.0)
 
 
+def test_a_step_that_waits_to_be_run_again_is_not_what_it_was_before() -> None:
+    rows = [listed("a", "waiting"), listed("b", "waiting"), listed("c", "waiting")]
+    before = [*attempt("a", 0, 1), *attempt("b", 1, 2, status="failed")]
+    skipped = event("step_finished", "c", 2, status="skipped", reason="upstream failed: b")
+    again = {**run(*rows), "status": "running", "timing": {"started_at": at(10)}}
+    told = of(again, [], [*before, skipped])
+    assert [(row.status, row.reason) for row in told.rows] == [("success", None), (None, None), (None, None)]
+    told = of(again, [], [*before, skipped, event("step_started", "b", 11)])
+    assert [row.status for row in told.rows] == ["success", "running", None]
+
+
 def test_findings_stand_in_the_steps_manifest_and_their_number_in_the_events() -> None:
     manifest, steps, events = stepped.story()
     (with_findings,) = of(manifest, steps, events).rows[4].contracts

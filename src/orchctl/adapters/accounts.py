@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def account_of(user: str | None) -> Account | None:
         return None
     if os.geteuid() != 0:
         raise OrchctlError(
-            f"this job runs as {user}, the worker runs as {_me()}",
+            f"this job runs as {user}, the worker runs as {user_name(os.geteuid())}",
             hint=f"start the worker as {user} or as root, or leave `user` out of the catalog",
         )
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
@@ -64,8 +65,38 @@ def inherited(environment: Mapping[str, str], account: Account | None) -> dict[s
     return {key: value for key, value in kept.items() if key not in (*_THE_WORKERS, *_HOMES)} | own
 
 
-def _me() -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user, `uid 1234` where it has none."""
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return f"uid {uid}"
+
+
+def group_name(gid: int) -> str:
+    """Return the name of a group, `gid 1234` where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
+
+
+def uid_of(user: str) -> int | None:
+    """Return the uid of a user of this host, None where there is none of that name."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def is_private_group(uid: int, gid: int) -> bool:
+    """Whether a group is a user's own, as useradd makes one for each: primary, of the same name, and nobody else in it.
+
+    The name counts: a directory service may list neither the members of a group nor the users whose primary one it is.
+    """
+    try:
+        user, group = pwd.getpwuid(uid), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    own = user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return own and all(entry.pw_gid != gid or entry.pw_uid == uid for entry in pwd.getpwall())

@@ -17,9 +17,10 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 
 class AppliedCatalogs:
-    """The catalogs that `sync` applied, by digest."""
+    """The catalogs that `sync` applied, by digest. `trust` is a user whose files count as ours, for who only looks."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, trust: int | None = None) -> None:
+        self._trust = trust
         self._directory = state_dir / "applied"
 
     def read(self, digest: str) -> Catalog | None:
@@ -32,7 +33,7 @@ class AppliedCatalogs:
         if match is None:
             return None
         path = self._directory / f"{match[1]}.json"
-        data = files.read_json(path)
+        data = files.read_json(path, trust=self._trust)
         if data is None:
             return None
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,24 @@ from typing import Any
 from orchctl.adapters import files
 from orchctl.adapters.manifests import Manifests
 from orchctl.core.manifest import Run, run_of_manifest
+from orchctl.errors import OrchctlError
 
 FOLDER = "backfills"
 SUMMARY = "summary.json"
 
 
 class Backfills:
-    """The backfills under one data root, beside the manifests of the runs."""
+    """The backfills under one data root, beside the manifests of the runs. `trust` is as in `Manifests`."""
 
-    def __init__(self, data_root: str) -> None:
+    def __init__(self, data_root: str, *, trust: Collection[int] | None = None) -> None:
         self._root = Path(data_root) / "manifests"
-        self._tree = Manifests(data_root)
+        self._tree = Manifests(data_root, trust=trust)
 
     def runs_on(self, asset: str, day: date) -> Iterator[tuple[Run, dict[str, Any]]]:
         """Yield every run of an asset (a job's, or a step's) for one date, with its manifest, by run.
 
-        One that says running, and whose process is gone, is crashed. What cannot be read is passed over.
+        One that says running, and whose process is gone, is crashed. Torn ones are passed over. Raises OrchctlError for
+        what may not be read.
         """
         for _, data in self._tree.of_date(asset, day):
             try:
@@ -35,12 +38,17 @@ class Backfills:
             yield (self._tree.current(run, skipped=[]) if run.status == "running" else run), data
 
     def manifest(self, asset: str, day: date, run_id: str) -> dict[str, Any] | None:
-        """Return the manifest of a run by where it would be, None where none is, or a torn one."""
-        return self._tree.existing(asset, day, run_id)
+        """Return the manifest of a run by where it would be, None where none can be read: it is for showing."""
+        with contextlib.suppress(OrchctlError):
+            return self._tree.existing(asset, day, run_id)
+        return None
 
     def run(self, asset: str, day: date, run_id: str) -> Run | None:
-        """Return a run by where its manifest would be, as `runs_on` gives it; None where there is none."""
-        data = self.manifest(asset, day, run_id)
+        """Return a run by where its manifest would be, as `runs_on` gives it; None where there is none, or a torn one.
+
+        Raises OrchctlError where it may not be read: it may be a success.
+        """
+        data = self._tree.existing(asset, day, run_id)
         try:
             run = None if data is None else run_of_manifest(data, data_root=self._tree.data_root)
         except ValueError:

@@ -108,7 +108,7 @@ class Locks:
 
     def holder(self, job: str) -> str:
         """Say who took the lock last, as far as the file tells: `run 2025…-3f9a1c (pid 4711)`."""
-        found = self._recorded(job)
+        found = self.recorded(job)
         return "another process" if found is None else f"run {found[0]} (pid {found[1]})"
 
     def stop_holders(self, job: str, *, kill_after: float) -> None:
@@ -118,7 +118,7 @@ class Locks:
         left of the run (an orphan) gets it. What still holds the lock after the command's `kill_after` seconds, and as
         many as Prefect needs to say goodbye, gets SIGKILL. Raises NotAllowed where these are another user's.
         """
-        recorded = self._recorded(job)
+        recorded = self.recorded(job)
         holders = self._holders(job)
         first = [pid for pid in holders if recorded is not None and pid == recorded[1]] or holders
         _signal(first, signal.SIGTERM)
@@ -142,7 +142,7 @@ class Locks:
                     found.add(int(link.parts[2]))
         return sorted(found - {os.getpid()})
 
-    def _recorded(self, job: str) -> tuple[str, int] | None:
+    def recorded(self, job: str) -> tuple[str, int] | None:
         """Return the run and the process that took the lock last, as far as the file tells."""
         try:
             data = json.loads(self._path(job).read_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from orchctl.adapters import files
+from orchctl.adapters.state_folder import StateFolder
 from orchctl.core.catalog import Catalog
 from orchctl.errors import OrchctlError
 
@@ -23,10 +23,10 @@ def write(state_dir: Path, catalog: Catalog) -> None:
         "contracts": sorted(catalog.contracts),
         "events": sorted({f"{job.data_root}/manifests/events" for job in catalog.jobs.values()}),
     }
+    folder = StateFolder(state_dir, "completion")
     for name, words in lines.items():
-        path = state_dir / "completion" / name
+        path = folder.path(name)
         content = "".join(f"{word}\n" for word in words).encode()
         with contextlib.suppress(OrchctlError, OSError):
             if not path.is_file() or path.read_bytes() != content:
-                files.make_directory(path.parent, mode=0o700)
-                files.write_atomic(path, content, mode=0o600)
+                folder.write_bytes(name, content)

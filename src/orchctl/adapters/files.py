@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchctl.adapters import belief
 from orchctl.errors import NotAllowed, OrchctlError, StateBroken
 
 
@@ -134,11 +135,23 @@ def create_exclusive(
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, made with its folder where it is missing, for this user alone. Raises NotAllowed."""
+    """Open a lock file, made with its folder where it is missing, for this user alone.
+
+    Raises NotAllowed, and StateBroken where somebody else may write its folder: who puts another file in its place
+    gives the lock to two.
+    """
     make_private(path.parent)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if (owner := heir(path.parent)) is not None:
+        owner = heir(path.parent)
+        found = belief.doubts_below(path.parent, (), trust=() if owner is None else owner[:1])
+        if found:
+            said, hint = belief.told(found)
+            raise StateBroken(f"the lock {path} cannot be believed: {said}", hint=hint)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StateBroken(f"{path} is not a plain file", hint="look at it, and remove it")
+        if owner is not None:
             os.fchown(descriptor, *owner)
         return descriptor
     except OSError as error:
@@ -195,11 +208,9 @@ def read_believed(path: Path, *, trust: int | None = None) -> bytes | None:
     a file or folder of another user (root's are believed), or that others may write.
     """
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        folder = _open_folder(path.parent)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StateBroken(f"cannot look into {path.parent}: {error.strerror}") from error
     try:
         _believe(os.fstat(folder), path.parent, trust)
         # O_NONBLOCK: a FIFO in the file's place would hold us for ever.
@@ -220,6 +231,24 @@ def read_believed(path: Path, *, trust: int | None = None) -> bytes | None:
             return file.read()
     except OSError as error:
         raise StateBroken(f"cannot read {path}: {error.strerror}") from error
+
+
+def believe_folder(path: Path, *, trust: int | None = None) -> None:
+    """Raise StateBroken where a folder of the state directory is none whose files `read_believed` would believe."""
+    folder = _open_folder(path)
+    try:
+        _believe(os.fstat(folder), path, trust)
+    finally:
+        os.close(folder)
+
+
+def _open_folder(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StateBroken(f"cannot look into {path}: {error.strerror}") from error
 
 
 def _believe(status: os.stat_result, path: Path, trust: int | None) -> None:

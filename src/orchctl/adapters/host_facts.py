@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,14 @@ def here() -> Place:
     return Place(socket.gethostname(), boot_id(), pid, started_ticks(pid) or 0)
 
 
+def is_elsewhere(place: Place) -> bool:
+    """Whether a process is, or was, one of another host."""
+    return place.hostname != socket.gethostname()
+
+
 def is_gone(place: Place) -> bool:
     """Whether the process at `place` certainly lives no more. A process of another host is not judged."""
-    if place.hostname != socket.gethostname():
+    if is_elsewhere(place):
         return False
     return place.boot_id != boot_id() or started_ticks(place.pid) != place.pid_started
 
@@ -139,22 +144,28 @@ def _head(git: Path) -> str | None:
     return None
 
 
-def find_outputs(declared: tuple[str, ...], values: Mapping[str, str], data_root: str) -> list[dict[str, Any]]:
+def find_outputs(
+    declared: tuple[str, ...], values: Mapping[str, str], data_root: str, *, unreadable: Callable[[OSError], None]
+) -> list[dict[str, Any]]:
     """Look at what a run's declared outputs are: files, bytes, rows of Parquet and newest mtime for each.
 
-    `*` in a declared path matches as in a shell. What does not exist, or may not be looked at, counts 0.
+    `*` in a declared path matches as in a shell. What does not exist counts 0, and so does what may not be looked at:
+    `unreadable` is told of that, and may raise it.
     """
-    return [_output(template, values, data_root) for template in declared]
+    return [_output(template, values, data_root, unreadable) for template in declared]
 
 
-def _output(template: str, values: Mapping[str, str], data_root: str) -> dict[str, Any]:
+def _output(
+    template: str, values: Mapping[str, str], data_root: str, unreadable: Callable[[OSError], None]
+) -> dict[str, Any]:
     path = templates.render(template, values)
     pattern = templates.render(template, {key: glob.escape(value) for key, value in values.items()})
+    _enter(pattern, unreadable)
     # By path: a pattern with `**` matches a folder, the folders in it and their files.
     found = {
         name: status
         for match in glob.iglob(pattern, recursive=True, include_hidden=True)
-        for name, status in _files_at(match)
+        for name, status in files_at(match, unreadable=unreadable)
     }
     newest = max((status.st_mtime for status in found.values()), default=None)
     return {
@@ -174,13 +185,34 @@ def _instant(mtime: float) -> str | None:
         return None  # `touch` can set any time
 
 
-def _files_at(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the file at `path`, or every file below it, with its state. Symlinks are not followed below."""
+def _enter(pattern: str, unreadable: Callable[[OSError], None]) -> None:
+    """Look whether the folder in which a pattern begins can be listed: `glob` would only find nothing in it."""
+    parts = pattern.split("/")
+    plain = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    try:
+        os.scandir("/".join(parts[:plain]) or "/").close()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        unreadable(error)
+
+
+def files_at(path: str, *, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the file at `path`, or every file below it, with its state. Symlinks are not followed below.
+
+    What went while we looked, and what points nowhere, is not there; `unreadable` is told of what may not be looked at.
+    """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            unreadable(error)
+
     paths: Iterable[str] = [path]
     if os.path.isdir(path):
-        paths = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+        walk = os.walk(path, onerror=failed)
+        paths = (os.path.join(folder, name) for folder, _, names in walk for name in names)
     for name in paths:
         try:
             yield os.path.normpath(name), os.stat(name)
-        except OSError:
-            continue  # it went while we looked, or points nowhere
+        except OSError as error:
+            failed(error)

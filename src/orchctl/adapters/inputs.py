@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchctl.adapters import parquet
+from orchctl.adapters import host_facts, parquet
 from orchctl.core.names import format_instant
 
 
@@ -42,8 +41,9 @@ def is_there(path: str) -> bool:
 
 
 def look(path: str) -> Found:
-    """Return the facts of the file at `path`, or of all files below it. Raises OSError."""
-    states = list(_files(path))
+    """Return the facts of the file at `path`, or of all files below it. Raises OSError where one may not be known."""
+    os.stat(path)  # what was there when it was chosen
+    states = list(host_facts.files_at(path, unreadable=_raised))
     newest = max((state.st_mtime for _, state in states), default=None)
     return Found(
         len(states),
@@ -60,11 +60,5 @@ def sha256(path: Path) -> str | None:
     return None
 
 
-def _files(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    if not os.path.isdir(path):
-        yield path, os.stat(path)
-        return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            whole = os.path.join(folder, name)
-            yield whole, os.stat(whole)
+def _raised(error: OSError) -> None:
+    raise error

@@ -6,12 +6,13 @@ import os
 import stat
 from pathlib import Path
 
-from orchctl.adapters import env_files
+from orchctl.adapters import env_files, files
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.core.installation import Installation
 from orchctl.errors import NotAllowed, StateBroken
 
 _RECORD = "installation.json"
+_SETTINGS = "settings.env"
 
 
 class Installed:
@@ -38,6 +39,29 @@ class Installed:
     def remove(self) -> None:
         """Remove the record. Repeatable."""
         self._folder.remove(_RECORD)
+
+    @property
+    def settings_path(self) -> str:
+        """Where the settings of server and workers are, or would be."""
+        return str(self._folder.path(_SETTINGS))
+
+    def settings_text(self) -> str | None:
+        """Return the file of settings, secrets among them; None where there is none. Raises StateBroken."""
+        content = self._folder.read(_SETTINGS)
+        return None if content is None else content.decode("utf-8", "replace")
+
+    def write_settings(self, text: str) -> None:
+        """Replace the file of settings, for its owner alone."""
+        self._folder.write_bytes(_SETTINGS, text.encode())
+
+    def remove_settings(self) -> None:
+        """Remove the file of settings. Repeatable."""
+        self._folder.remove(_SETTINGS)
+
+    @staticmethod
+    def make_home(path: str) -> None:
+        """Make the folder of the server's database, for its owner alone. Repeatable."""
+        files.make_private(Path(path))
 
     @staticmethod
     def settings(installation: Installation) -> dict[str, str]:

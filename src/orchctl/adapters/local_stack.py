@@ -13,61 +13,64 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import files, host_facts
+from orchctl.core import host_settings
+from orchctl.core.host_settings import LOOPBACK
+from orchctl.core.installation import API_URL, DATABASE
 from orchctl.errors import GateRefused, OrchctlError
 
-LOOPBACK = "127.0.0.1"
 SERVER = "server"
+_WORKER = "worker-"
 _POLL_S = 0.05
+_FOLLOW_S = 0.5
 _REAP_S = 5.0
-# Prefect's own defaults suit a cloud: a poll of 10 s and a scheduler that looks every minute.
-_SERVER_SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
-    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-}
 # A process that is started in the background of a script inherits "ignore SIGINT", and a worker passes SIGTERM on to
 # itself as SIGINT: it could not be stopped.
 _WITH_SIGINT = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )
-_WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
 class LocalStack:
-    """The processes that `orchctl host up` keeps. `environment` is what they inherit."""
+    """The processes that `orchctl host up` keeps. `environment` is what they inherit.
 
-    def __init__(self, state_dir: Path, environment: Mapping[str, str]) -> None:
+    `trust` is a user whose records count as ours, for who only looks.
+    """
+
+    def __init__(self, state_dir: Path, environment: Mapping[str, str], *, trust: int | None = None) -> None:
+        self._trust = trust
         self._directory = state_dir / "host"
         self._state_dir = state_dir
         self._environment = environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start_server(self, port: int) -> str:
+    def start_server(self, port: int, *, database: str | None = None, services: bool = True) -> str:
         """Start the server on 127.0.0.1 and return its API's address; port 0 takes a free one.
 
-        Returns at once: whether it serves is seen by asking it. Raises GateRefused where the port is taken.
+        `database` is the URL of another database than this stack's own; without `services` it only answers, and
+        schedules and marks nothing. Returns at once: whether it serves is seen by asking it.
+        Raises GateRefused where the port is taken.
         """
-        port = _free_port() if port == 0 else port
-        if not _is_free(port):
+        port = free_port() if port == 0 else port
+        if not is_free(port):
             raise GateRefused(
                 f"port {port} of {LOOPBACK} is taken by another program",
                 hint=f"stop it, name another port with --port, or point orchctl at it: PREFECT_API_URL=http://{LOOPBACK}:{port}/api",
             )
-        url = f"http://{LOOPBACK}:{port}/api"
+        url = host_settings.api_url(port)
         files.make_directory(self._home(), mode=0o700)
-        database = f"sqlite+aiosqlite:///{self._home() / 'prefect.db'}"
-        settings = {
-            **_SERVER_SETTINGS,
-            "PREFECT_API_DATABASE_CONNECTION_URL": database,
-            "PREFECT_API_URL": url,
-        }
+        files.remove(Path(host_settings.stale_lock(str(self._home()))))
+        database = database or host_settings.sqlite(str(self._home()))
+        # The state directory: alerts go through a block of ours, in the server's process.
+        state = {"ORCHCTL_STATE_DIR": str(self._state_dir)}
+        settings = {**host_settings.SERVER, **state, DATABASE: database, API_URL: url}
         argv = [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)]
+        argv += [] if services else ["--no-services"]
         self._start(SERVER, argv, settings, {"api_url": url})
         return url
 
@@ -78,8 +81,8 @@ class LocalStack:
         """
         argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
         argv += ["--name", self.worker_name(pool), "--limit", str(limit)]
-        settings = {**_WORKER_SETTINGS, "PREFECT_API_URL": api_url, "ORCHCTL_STATE_DIR": str(self._state_dir)}
-        self._start(f"worker-{pool}", argv, settings, {"pool": pool})
+        settings = {**host_settings.WORKER, API_URL: api_url, "ORCHCTL_STATE_DIR": str(self._state_dir)}
+        self._start(f"{_WORKER}{pool}", argv, settings, {"pool": pool})
 
     @staticmethod
     def worker_name(pool: str) -> str:
@@ -91,7 +94,7 @@ class LocalStack:
 
     def _start(self, name: str, argv: list[str], settings: Mapping[str, str], facts: Mapping[str, Any]) -> None:
         files.make_directory(self._directory, mode=0o700)
-        environment = {**self._environment, "PREFECT_HOME": str(self._home()), **settings}
+        environment = {**self._environment, host_settings.HOME: str(self._home()), **settings}
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(self.log_path(name), flags, 0o600), "ab") as log:
             try:
@@ -143,16 +146,22 @@ class LocalStack:
 
     def pid(self, name: str) -> int | None:
         """Return the pid of a process that is running, None where it is not."""
-        record = files.read_json(self._record(name))
+        record = files.read_json(self._record(name), trust=self._trust)
         if not isinstance(record, dict) or record.get("boot_id") != host_facts.boot_id():
             return None
         pid = record.get("pid")
         alive = isinstance(pid, int) and host_facts.started_ticks(pid) == record.get("pid_started")
         return pid if alive and isinstance(pid, int) else None
 
+    def alive(self, name: str) -> bool:
+        """Whether a process is running."""
+        return self.pid(name) is not None
+
     def names(self) -> tuple[str, ...]:
         """Return the names of the processes that were started and not stopped, running or not; the server first."""
-        found = sorted(path.stem for path in self._directory.glob("*.json")) if self._directory.is_dir() else []
+        # Other files of this folder are not about processes: the records of an installation and of backups.
+        records = self._directory.glob("*.json") if self._directory.is_dir() else ()
+        found = sorted(path.stem for path in records if path.stem == SERVER or path.stem.startswith(_WORKER))
         return tuple(sorted(found, key=lambda name: name != SERVER))
 
     def guards(self) -> int:
@@ -166,7 +175,7 @@ class LocalStack:
 
     def api_url(self) -> str | None:
         """Return the address of the server that was started here and not stopped, None where there is none."""
-        record = files.read_json(self._record(SERVER))
+        record = files.read_json(self._record(SERVER), trust=self._trust)
         return record.get("api_url") if isinstance(record, dict) else None
 
     def log_path(self, name: str) -> Path:
@@ -180,17 +189,34 @@ class LocalStack:
         except OSError:
             return ""
 
+    def logs(self, names: Sequence[str], *, last: int, follow: bool) -> Iterator[bytes]:
+        """Yield the last lines of the output of each process; `follow`: and those that come, until it is closed."""
+        with contextlib.ExitStack() as opened:
+            logs = []
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    logs.append(opened.enter_context(self.log_path(name).open("rb")))
+            for log in logs:
+                yield from deque(log, maxlen=last)
+            while follow:
+                news = [line for log in logs for line in log]
+                yield from news
+                if not news:
+                    time.sleep(_FOLLOW_S)
+
     def _record(self, name: str) -> Path:
         return self._directory / f"{name}.json"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,26 +1,41 @@
-"""The manifest tree: `<data_root>/manifests/<asset>/game_date=<D>/run=<run_id>/`, and the events beside it."""
+"""The manifest tree: `<data_root>/manifests/<asset>/game_date=<D>/run=<run_id>/`, and the events beside it.
+
+Whoever shows what is there reads it as it is. Where a decision depends on it (what need not run again, what feeds a
+step, whether a job may be cut over), it is read only where nobody else could have written it: see docs/security.md.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-from collections.abc import Iterator, Mapping
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from orchctl.adapters import files, host_facts
+from orchctl.adapters import belief, files, host_facts
 from orchctl.core.manifest import Run, Skipped, fold, is_step, place_of, run_of_event, run_of_manifest
 from orchctl.core.names import is_dotted_name, run_instant
+from orchctl.errors import NotAllowed, NotBelieved, OrchctlError
 
 MANIFEST = "manifest.json"
+_FOLDER_MODE = 0o755
+"""Less the umask: with one of 002 the group of a shared data root could write the record."""
 
 
 class Manifests:
-    """The manifests under one data root."""
+    """The manifests under one data root.
 
-    def __init__(self, data_root: str) -> None:
+    `trust` are users (uids) whose files count as ours; then what anybody else could have written is not read but raises
+    NotBelieved. None: everything is read, for showing it.
+    """
+
+    def __init__(self, data_root: str, *, trust: Collection[int] | None = None) -> None:
         self.data_root = data_root
+        self._trust = trust
         self._root = Path(data_root) / "manifests"
 
     def run_directory(self, asset: str, game_date: date, run_id: str) -> Path:
@@ -37,7 +52,7 @@ class Manifests:
         directory = self.run_directory(
             manifest["asset"], date.fromisoformat(partition["game_date"]), partition["run_id"]
         )
-        files.make_directory(directory)
+        files.make_directory(directory, mode=_FOLDER_MODE)
         path = directory / MANIFEST
         files.write_atomic(path, files.dump(manifest))
         return path
@@ -45,7 +60,7 @@ class Manifests:
     def append(self, event: Mapping[str, Any]) -> None:
         """Append one event to the file of its UTC date."""
         folder = self._root / "events"
-        files.make_directory(folder)
+        files.make_directory(folder, mode=_FOLDER_MODE)
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
         files.append_line(folder / f"{event['ts'][:10]}.jsonl", line.encode("utf-8", "backslashreplace"))
 
@@ -74,7 +89,7 @@ class Manifests:
         """Yield where each event of one UTC date stands and what it says; only of lines with `holding` in them."""
         path = self._root / "events" / f"{day.isoformat()}.jsonl"
         try:
-            content = path.read_bytes()
+            content = self._content(path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -112,20 +127,24 @@ class Manifests:
         return self._load(self.directory_of(run) / MANIFEST)
 
     def existing(self, asset: str, game_date: date, run_id: str) -> dict[str, Any] | None:
-        """Return the manifest of a run by where it would be; None where none is, or a torn one."""
-        try:
-            return self._load(self.run_directory(asset, game_date, run_id) / MANIFEST)
-        except ValueError:
-            return None
+        """Return the manifest of a run by where it would be; None where none is, or a torn one.
+
+        Raises NotAllowed or OrchctlError where that cannot be known: what may not be read may be a success.
+        """
+        return self._known(self.run_directory(asset, game_date, run_id) / MANIFEST)
 
     def steps_of(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the manifests of a run's steps in the run's own order, by the run's manifest.
 
-        Those that have not begun have none; one that is running and whose process is gone is crashed.
+        Those that have not begun have none; one that is running and whose process is gone is crashed. What cannot be
+        read is passed over: this is for showing.
         """
         partition = manifest["partition"]
         day, run_id = date.fromisoformat(partition["game_date"]), partition["run_id"]
-        rows = [self.existing(row["name"], day, run_id) for row in manifest.get("steps") or []]
+        rows = []
+        for name in (str(row["name"]) for row in manifest.get("steps") or []):
+            with contextlib.suppress(OrchctlError):
+                rows.append(self.existing(name, day, run_id) if is_dotted_name(name) else None)
         return [_as_it_is(row) for row in rows if row is not None and row.get("job") == manifest["job"]]
 
     def step_directories(self, directory: Path) -> dict[str, Path]:
@@ -138,12 +157,20 @@ class Manifests:
         return {}
 
     def of_date(self, asset: str, game_date: date) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield each manifest of an asset and a date, by run, with its path; what cannot be read is passed over."""
+        """Yield each manifest of an asset and a date, by run, with its path; torn ones are passed over.
+
+        Raises NotAllowed or OrchctlError for what may not be read: who looks for the newest would take an older one.
+        """
         folder = self._root / asset / f"game_date={game_date.isoformat()}"
-        for path in sorted(folder.glob(f"run=*/{MANIFEST}")):
-            with contextlib.suppress(ValueError):
-                if (data := self._load(path)) is not None:
-                    yield path, data
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.startswith("run="))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        for name in names:
+            if (data := self._known(folder / name / MANIFEST)) is not None:
+                yield folder / name / MANIFEST, data
 
     def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]:
         """Yield the manifests of a step's runs for one date that succeeded and published something, by run."""
@@ -205,11 +232,15 @@ class Manifests:
     def read_log(path: Path, offset: int) -> bytes:
         """Return up to 1 MiB of a log from `offset` on; empty at its end, or where it is not there yet."""
         try:
-            with path.open("rb") as file:
+            # A log is a file that a run made there: a link or a pipe in its place is neither followed nor waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:
                 file.seek(offset)
                 return file.read(1 << 20)
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise _unreadable(path, error) from error
 
     def _assets(self) -> list[str]:
         try:
@@ -227,10 +258,18 @@ class Manifests:
             skipped.append(Skipped(str(path), _short(error)))
             return None
 
-    @staticmethod
-    def _load(path: Path) -> dict[str, Any] | None:
+    def _known(self, path: Path) -> dict[str, Any] | None:
+        """Return a manifest, None where none is, or a torn one. Raises OrchctlError where that cannot be known."""
         try:
-            data = json.loads(path.read_bytes())
+            return self._load(path)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise _unreadable(path, error.__cause__) from error.__cause__
+            return None
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        try:
+            data = json.loads(self._content(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -241,6 +280,19 @@ class Manifests:
             raise ValueError("not a manifest")
         return data
 
+    def _content(self, path: Path) -> bytes:
+        """Return what a file of the tree holds. Raises OSError, NotBelieved."""
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would hold us for ever
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        content = path.read_bytes()
+        if self._trust is None:
+            return content
+        found = belief.doubts_below(self._root, path.relative_to(self._root).parts, trust=self._trust)
+        if found:
+            said, hint = belief.told(found)
+            raise NotBelieved(f"{path} could have been written by somebody else: {said}", hint=hint)
+        return content
+
 
 def _as_it_is(step: dict[str, Any]) -> dict[str, Any]:
     """Return a step's manifest as it is now: one that says running of a process that is gone is crashed."""
@@ -250,6 +302,13 @@ def _as_it_is(step: dict[str, Any]) -> dict[str, Any]:
     if place is None or not host_facts.is_gone(place):
         return step
     return {**step, "status": "crashed", "reason": "the process is gone and left no result"}
+
+
+def _unreadable(path: Path, error: OSError) -> OrchctlError:
+    said = f"{path} cannot be read: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return NotAllowed(said, hint="see who owns it, and its mode")
+    return OrchctlError(said, hint="see the file system and the kernel's log")
 
 
 def _short(error: BaseException) -> str:

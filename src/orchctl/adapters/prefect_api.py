@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from orchctl.adapters import prefect_parse as parsing
+from orchctl.adapters.prefect_automations import PrefectAutomations
 from orchctl.adapters.prefect_http import PAGE
-from orchctl.adapters.prefect_limits import PrefectLimits
 from orchctl.errors import PrefectRejected
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _WAITING: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
 _NOT_BEGUN: Mapping[str, Any] = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}
 
 
-class PrefectApi(PrefectLimits):
+class PrefectApi(PrefectAutomations):
     """Prefect's HTTP API. How it connects, retries and fails is said at `PrefectHttp`."""
 
     def version(self) -> str:
@@ -201,6 +201,13 @@ class PrefectApi(PrefectLimits):
             # Those that are late may fill the first page, and have been seen.
             wanted["expected_start_time"] = {"after_": now.isoformat()}
         return _by_start(found.values())
+
+    def taken_runs(self, pool: str, states: Collection[str], *, since: datetime) -> tuple[RemoteRun, ...]:
+        """Return a pool's runs in states of these types that were to start at `since` or later, by expected start."""
+        wanted = {"state": {"type": {"any_": list(states)}}, "expected_start_time": {"after_": since.isoformat()}}
+        filters = {"flow_runs": wanted, "work_pools": {"name": {"any_": [pool]}}}
+        rows = self.listing("/flow_runs/paginate", filters, sorts=("ID_DESC",))
+        return _by_start(self.shaped(parsing.run, row) for row in rows)
 
     def flow_run(self, id: str) -> RemoteRun | None:  # noqa: A002 - the word of the domain
         """Return a flow run, or None if there is none of this id."""

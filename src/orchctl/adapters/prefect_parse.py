@@ -132,6 +132,7 @@ def run(data: Any) -> RemoteRun:
         run_count=_number(data["run_count"]),
         parameters=_mapping(data.get("parameters") or {}),
         state_since=_instant_or_none(state.get("timestamp")),
+        worker=_text_or_none(_mapping(data.get("labels") or {}).get("prefect.worker.name")),
     )
 
 

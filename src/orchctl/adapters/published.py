@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,17 @@ from orchctl.core.publish import Pointer, Target
 
 
 class Published:
-    """The published runs under every data root."""
+    """The published runs under every data root. `trust` is as in `Manifests`."""
+
+    def __init__(self, trust: Collection[int] | None = None) -> None:
+        self._trust = trust
 
     def manifests(self, data_root: str, asset: str, day: date) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Return the manifests of an asset's runs of one date, by run; what cannot be read is passed over."""
-        return Manifests(data_root).of_date(asset, day)
+        """Return the manifests of an asset's runs of one date, by run; torn ones are passed over.
+
+        Raises OrchctlError for what may not be read.
+        """
+        return Manifests(data_root, trust=self._trust).of_date(asset, day)
 
     def pointer(self, folder: Path, name: str) -> Pointer | None:
         """Return what a pointer holds, None where there is none. Raises PublishError."""

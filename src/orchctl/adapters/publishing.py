@@ -104,6 +104,22 @@ def digest(folder: Path) -> str:
         return digest_of(inventory(folder))
 
 
+def has_just(folder: Path, expected: str) -> bool:
+    """Return whether a folder is there with just the files of a digest.
+
+    Raises PublishError where that cannot be known: what may not be read, or a disk that fails.
+    """
+    with mapped(f"{folder} cannot be read"):
+        try:
+            return digest_of(inventory(folder)) == expected
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PublishNotAllowed:
+            raise
+        except PublishError:
+            return False  # what no promotion would have put there
+
+
 def one_file_system(source: Path, to: Path) -> None:
     """Raise OSError (EXDEV) where `source` and the folder above `to` are on two file systems: no rename joins them."""
     if source.stat().st_dev != to.parent.stat().st_dev:

@@ -38,7 +38,14 @@ if [ "$kept" ]; then
 fi
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs tmpfs sys/fs/cgroup && mkdir sys/fs/cgroup/systemd
-mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
+# The kernel has one hierarchy of each kind: without a group of its own, this systemd would count, and kill, what runs
+# in units of the same names in another sandbox.
+group=orchctl-$(cat /proc/sys/kernel/random/uuid)
+for kind in 'cgroup -o none,name=systemd' cgroup2; do
+  mount -t $kind cgroup sys/fs/cgroup/systemd || continue
+  mkdir "sys/fs/cgroup/systemd/$group" && echo 0 > "sys/fs/cgroup/systemd/$group/cgroup.procs"
+  umount sys/fs/cgroup/systemd
+done
 for place in run tmp var/tmp; do mount -t tmpfs tmpfs $place; done
 mount --rbind /dev dev
 mkdir -p run/lock
@@ -48,7 +55,8 @@ for shared in "$@"; do mkdir -p ".$shared" && mount --bind "$shared" ".$shared";
 touch "$store/booted"
 printf '[Unit]\\nDefaultDependencies=no\\nWants=dbus.socket dbus.service timers.target systemd-journald.socket %s\\n' \
   systemd-logind.service > etc/systemd/system/box.target
-exec chroot . /usr/bin/env -i container=orchctl PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+exec unshare --cgroup sh -ec 'mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd; exec chroot "$@"' sh \
+  . /usr/bin/env -i container=orchctl PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
   /lib/systemd/systemd --system --unit=box.target --show-status=no --log-target=journal
 """
 

@@ -28,12 +28,18 @@ KEPT_FOR = timedelta(days=1)
 
 
 def open_staging(
-    folder: Path, data_root: str, place: Place, *, since: datetime, owner: tuple[int, int] | None = None
+    folder: Path,
+    data_root: str,
+    place: Place,
+    *,
+    since: datetime,
+    until: datetime,
+    owner: tuple[int, int] | None = None,
 ) -> Path:
     """Make and register an empty `<folder>/_staging/<uuid>/`. Raises PublishError.
 
-    `place` is the process that uses it, `since` the time. It belongs to `owner` (uid, gid), None: who makes it; the
-    folders above it never do, so that nobody else puts something in its place.
+    `place` is the process that uses it, `since` the time, `until` when its time-out is over. It belongs to `owner`
+    (uid, gid), None: who makes it; the folders above it never do, so that nobody else puts something in its place.
     """
     name = str(uuid.uuid4())
     path = folder / FOLDER / name
@@ -44,6 +50,7 @@ def open_staging(
         "pid": place.pid,
         "pid_started": place.pid_started,
         "since": format_instant(since),
+        "until": format_instant(until),
     }
     with mapped(f"the staging directory {path} cannot be made"):
         registry = _registry(data_root)
@@ -70,7 +77,11 @@ def close_staging(path: Path) -> None:
 
 
 def sweep(data_root: str, *, now: datetime) -> None:
-    """Remove the staging directories that dead processes of this host left more than a day ago. Raises nothing."""
+    """Remove the staging directories that dead processes left more than a day ago. Raises nothing.
+
+    Whether a process of another host lives cannot be seen here: what it uses is old enough a day after its time-out,
+    and where nothing in it has been written for a day (the time-out may have found nobody who could end it).
+    """
     with contextlib.suppress(OSError):
         for record in list(_registry(data_root).iterdir()):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -78,8 +89,9 @@ def sweep(data_root: str, *, now: datetime) -> None:
                     _remove_old(record, now)
                     continue
                 data = json.loads(record.read_bytes())
-                if parse_instant(data["since"]) + KEPT_FOR <= now and host_facts.is_gone(_place(data)):
-                    _remove(_path(data, record, data_root), record)
+                path = _path(data, record, data_root)
+                if _is_left(data, path, now):
+                    _remove(path, record)
 
 
 @contextlib.contextmanager
@@ -115,6 +127,23 @@ def _sweep_beside(parent: Path, now: datetime) -> None:
                 shutil.rmtree(path)
             finally:
                 os.close(descriptor)
+
+
+def _is_left(data: dict[str, Any], path: Path, now: datetime) -> bool:
+    place, before = _place(data), now - KEPT_FOR
+    if host_facts.is_elsewhere(place):
+        return parse_instant(data["until"]) <= before and _newest(path) <= before
+    return parse_instant(data["since"]) <= before and host_facts.is_gone(place)
+
+
+def _newest(path: Path) -> datetime:
+    """Return when something in a folder was last written, or it was made; long ago where there is none."""
+    if not os.path.lexists(path):
+        return datetime.min.replace(tzinfo=UTC)
+    found = [path.lstat().st_mtime]
+    for folder, folders, names in os.walk(path):
+        found += [os.lstat(os.path.join(folder, name)).st_mtime for name in (*folders, *names)]
+    return datetime.fromtimestamp(max(found), UTC)
 
 
 def _remove_old(path: Path, now: datetime) -> None:

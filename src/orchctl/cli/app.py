@@ -13,14 +13,18 @@ from typer.core import TyperGroup
 import orchctl
 from orchctl import wiring
 from orchctl.cli import (
+    alerts,
+    alerts_test,
     audit,
     backfill,
     catalog,
     completions,
     contract,
     demo,
+    doctor,
     handover,
     host,
+    host_backup,
     import_cron,
     importing,
     legacy,
@@ -31,6 +35,7 @@ from orchctl.cli import (
     schedule,
     status,
     sync,
+    watchdog,
 )
 from orchctl.errors import ExitCode, Interrupted, OrchctlError
 
@@ -88,13 +93,18 @@ runs.register(app)
 audit.register(runs.group)
 publish.register(app)
 contract.register(app)
+alerts.register(app)
+alerts_test.register(alerts.group)
 host.register(app)
+host_backup.register(host.group)
 importing.register(app)
 legacy.register(app)
 import_cron.register(importing.group)
 schedule.register(app)
 completions.register(app)
+watchdog.register(app)
 demo.register(app)
+doctor.register(app)
 
 
 def _version(value: bool) -> None:
@@ -168,11 +178,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = hoist(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=words, prog_name="orchctl")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told without secrets
+        import traceback
+
+        from orchctl.core.mask import Masker
+
+        mask = Masker.of(wiring.environment()).mask
         if "--verbose" in words:
-            raise
+            for line in mask(traceback.format_exc()).splitlines():
+                render.note(line)
         unexpected = OrchctlError(
-            f"unexpected {type(error).__name__}: {error}",
+            mask(f"unexpected {type(error).__name__}: {error}"),
             hint="this is a bug in orchctl; --verbose shows where",
         )
         render.error(unexpected, command="orchctl", settings=None, as_json="--json" in words)

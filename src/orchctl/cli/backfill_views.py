@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DATES_SHOWN = 4
 _WORDS = {"create": "run", "retry": "run again", "leave": "waits or runs", "kept": "kept", "skip": "skipped"}
+_NO_INSTANT = "no instant"
 
 
 def previewed(prepared: Prepared, found: Sequence[Previewed], settings: Settings) -> None:
@@ -33,13 +34,15 @@ def previewed(prepared: Prepared, found: Sequence[Previewed], settings: Settings
     def text() -> None:
         for note in prepared.notes:
             render.line(f"note: {note}")
-        for each in found:
-            render.line(_previewed_line(each))
-            for selected in each.inputs:
-                render.line(f"    {selected.step} {selected.input}: {_selected(selected)}")
-        counts = {word: sum(_WORDS[each.partition.action] == word for each in found) for word in _WORDS.values()}
+        if settings.verbose:
+            _previewed_whole(found)
+        else:
+            _previewed_table(found, settings)
+        counts = {word: sum(_what(each) == word for each in found) for word in (*_WORDS.values(), _NO_INSTANT)}
         said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         render.line(f"backfill {prepared.id}: {said}; nothing was changed")
+        if not settings.verbose and any(each.inputs for each in found):
+            render.line("    each input, and where it is: --verbose")
 
     render.emit("backfill", data, text, settings)
 
@@ -54,6 +57,59 @@ def _previewed_json(each: Previewed) -> dict[str, Any]:
         "problem": each.problem,
         "inputs": list(each.inputs),
     }
+
+
+def _previewed_table(found: Sequence[Previewed], settings: Settings) -> None:
+    """Show a line for each date, and the gaps of all together."""
+    from orchctl.core.backfill_summary import normalised
+
+    rows = []
+    for each in found:
+        as_of = f"{each.as_of:%Y-%m-%dT%H:%M:%SZ}" if each.as_of else "-"
+        rows.append((str(each.partition.game_date), _what(each), as_of, _reads(each)))
+    render.table(("DATE", "WHAT", "AS OF", "READS"), rows, settings, flexible="READS")
+    problems: dict[str, list[date]] = {}
+    gaps: dict[tuple[str, str], list[date]] = {}
+    for each in found:
+        if each.problem:
+            problems.setdefault(normalised(each.problem), []).append(each.partition.game_date)
+        for selected in each.inputs:
+            if selected.gap:
+                gaps.setdefault((selected.step, selected.input), []).append(each.partition.game_date)
+    render.line()
+    for problem, dates in problems.items():
+        render.line(f"{_NO_INSTANT}: {problem} ({_dates(dates)})")
+    if gaps:
+        cells = [(str(len(dates)), step, name, _dates(dates)) for (step, name), dates in gaps.items()]
+        render.table(("GAPS", "STEP", "INPUT", "DATES"), cells, settings, right=("GAPS",), flexible="DATES")
+        render.line()
+
+
+def _what(each: Previewed) -> str:
+    return _NO_INSTANT if each.problem else _WORDS[each.partition.action]
+
+
+def _reads(each: Previewed) -> str:
+    """Say in a line what a date would read, and what is not plain about it."""
+    part = each.partition
+    if not part.is_work:
+        return part.why
+    if each.problem:
+        return "-"
+    told = [f"again after: {part.why}"] if part.action == "retry" else []
+    if each.inputs:
+        told.append(_count(sum(selected.path is not None for selected in each.inputs), "input"))
+        gaps = [selected for selected in each.inputs if selected.gap]
+        told += [f"GAP {gap.step} {gap.input}" for gap in gaps] if len(gaps) == 1 else []
+        told += [f"{len(gaps)} GAPS: {', '.join(gap.input for gap in gaps)}"] if len(gaps) > 1 else []
+    return ", ".join(told) or "-"
+
+
+def _previewed_whole(found: Sequence[Previewed]) -> None:
+    for each in found:
+        render.line(_previewed_line(each))
+        for selected in each.inputs:
+            render.line(f"    {selected.step} {selected.input}: {_selected(selected)}")
 
 
 def _previewed_line(each: Previewed) -> str:

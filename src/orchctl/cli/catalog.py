@@ -18,8 +18,11 @@ def register(app: typer.Typer) -> None:
 
 def check(ctx: typer.Context) -> None:
     """Validate the catalog, offline: every problem at once, with file, line, table and key."""
+    from orchctl.wiring import alerts as wired
+
     app: App = ctx.obj
-    catalog_views.checked(app.catalog, app.settings)
+    catalog, alerts = wired.checked(app)
+    catalog_views.checked(catalog, app.settings, alerts)
 
 
 def jobs(

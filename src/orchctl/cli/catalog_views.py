@@ -11,6 +11,7 @@ from orchctl.core.durations import canonical
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchctl.core.alerts import Alerts
     from orchctl.core.catalog import Catalog, Job, Schedule
     from orchctl.core.catalog_steps import RetryDelay, StepTable
     from orchctl.wiring import Settings
@@ -20,8 +21,8 @@ _DRAWN = ("steps",)
 _WAITS_SHOWN = 4
 
 
-def checked(catalog: Catalog, settings: Settings) -> None:
-    """Say that the catalog is valid."""
+def checked(catalog: Catalog, settings: Settings, alerts: Alerts | None = None) -> None:
+    """Say that the catalog is valid; `alerts` None: there is no alerts.toml."""
     legacy = sum(job.has_legacy for job in catalog.jobs.values())
     steps = sum(len(job.steps) for job in catalog.jobs.values())
     data = {
@@ -33,11 +34,14 @@ def checked(catalog: Catalog, settings: Settings) -> None:
         "steps": steps,
         "contracts": len(catalog.contracts),
         "limits": len(catalog.limits),
+        "channels": len(alerts.channels) if alerts is not None else 0,
+        "routes": len(alerts.routes) if alerts is not None else 0,
     }
     counted = [f"{_count(len(catalog.jobs), 'job')} ({legacy} with legacy triggers)"]
     counted += [_count(steps, "step")] if steps else []
     counted += [_count(len(catalog.schedules), "schedule")]
     counted += [_count(len(catalog.contracts), "contract")] if catalog.contracts else []
+    counted += [_count(len(alerts.channels), "alert channel")] if alerts is not None else []
     text = f"{settings.config_dir}: {', '.join(counted)}, no problems"
     render.emit("check", data, lambda: render.line(text), settings)
 

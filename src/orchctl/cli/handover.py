@@ -23,7 +23,7 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="The job.", show_default
 
 
 # They say so themselves, or must not say anything.
-_QUIET = frozenset({"", "recover", "status", "completions", "demo"})
+_QUIET = frozenset({"", "recover", "status", "completions", "demo", "watchdog"})
 
 
 def register(app: typer.Typer) -> None:

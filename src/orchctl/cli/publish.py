@@ -75,7 +75,7 @@ def _move(
     from orchctl.services import publish
     from orchctl.wiring.published import published
 
-    places = published()
+    places = published(app.trusted)
     shown = publish.show(app.catalog, places, asset, date)
     propose = publish.promotion if command == "promote" else publish.rollback
     proposal = propose(shown, places, run)

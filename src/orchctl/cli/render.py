@@ -26,6 +26,9 @@ _STYLES = {
     "running": "cyan",
     "skipped": "dim",
     "observed": "dim",
+    "ok": "green",
+    "warning": "yellow",
+    "failure": "red bold",
 }
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from orchctl.cli import params, run_views
 from orchctl.errors import Interrupted
 from orchctl.wiring import App
+
+if TYPE_CHECKING:
+    from orchctl.services.run_logs import Logs
+    from orchctl.services.trigger import Started
 
 
 def register(app: typer.Typer) -> None:
@@ -55,10 +59,17 @@ def run(
         run_views.run_started(started, app.settings)
         return
     run_views.run_waiting(started, app.settings)
+    follow(app, started, command="run")
+
+
+def follow(app: App, started: Started, *, command: str, logs: Logs | None = None) -> NoReturn:
+    """Show the log of a run as it comes, and exit with the run's own exit code. `logs` None: from the beginning."""
+    from orchctl.services import trigger
+
     tree = app.tree(started.job.data_root)
     try:
         with run_views.follower(started, app.settings) as show:
-            for item in trigger.follow(app.prefect, tree, started, sleep=time.sleep):
+            for item in trigger.follow(app.prefect, tree, started, sleep=time.sleep, logs=logs):
                 if isinstance(item, trigger.Ended):
                     ended = item
                 else:
@@ -68,5 +79,5 @@ def run(
             f"stopped waiting; run {started.run_id} goes on",
             hint=f"see `orchctl runs show {started.run_id}`, or cancel it in {started.ui_url}",
         ) from interruption
-    run_views.run_ended(started, ended, app.settings)
+    run_views.run_ended(started, ended, app.settings, command=command)
     raise typer.Exit(ended.exit_code)

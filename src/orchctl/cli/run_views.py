@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchctl.services.demo_play import Done
     from orchctl.services.retry import Retried
     from orchctl.services.runs import Listing, Reindexed, Shown
-    from orchctl.services.stack import Status
+    from orchctl.services.stack import Part, Status
     from orchctl.services.trigger import Ended, Progress, Started
     from orchctl.wiring import Settings
 
@@ -249,29 +249,42 @@ def run_started(started: Started, settings: Settings) -> None:
 
 def retried(done: Retried, settings: Settings) -> None:
     """Say that a run will be run again, and which of its steps."""
+    started = done.started
     data = {
-        "job": done.run.job,
-        "run_id": done.run.run_id,
-        "flow_run_id": done.flow_run_id,
+        "job": started.job.name,
+        "run_id": started.run_id,
+        "flow_run_id": started.flow_run_id,
         "attempt": done.attempt,
         "kept": list(done.kept),
         "again": list(done.again),
-        "ui_url": done.ui_url,
-        "notes": list(done.notes),
+        "ui_url": started.ui_url,
+        "notes": list(started.notes),
     }
     if not settings.as_json:
-        for note in done.notes:
-            render.note(f"note: {note}")
+        _notes(started)
 
     def text() -> None:
-        render.line(f"{done.run.job}: run {done.run.run_id} is run again (attempt {done.attempt})")
-        if done.again or done.kept:
-            render.line(f"    kept, if unchanged: {', '.join(done.kept) or 'none'}")
-            render.line(f"    run: {', '.join(done.again) or 'none'}")
-        render.line(f"    follow it: orchctl runs logs --follow {done.run.run_id}")
-        render.line(f"    in Prefect: {done.ui_url}")
+        for line in _retried_lines(done):
+            render.line(line)
+        render.line(f"    follow it: orchctl runs logs --follow {started.run_id}")
+        render.line(f"    in Prefect: {started.ui_url}")
 
     render.emit("runs retry", data, text, settings)
+
+
+def retried_waiting(done: Retried, settings: Settings) -> None:
+    """Say the same on stderr, while the run is waited for."""
+    if not settings.as_json:
+        _notes(done.started)
+        for line in (*_retried_lines(done), f"    in Prefect: {done.started.ui_url}"):
+            render.note(line)
+
+
+def _retried_lines(done: Retried) -> Iterator[str]:
+    yield f"{done.started.job.name}: run {done.started.run_id} is run again (attempt {done.attempt})"
+    if done.again or done.kept:
+        yield f"    kept, if unchanged: {', '.join(done.kept) or 'none'}"
+        yield f"    run: {', '.join(done.again) or 'none'}"
 
 
 def run_waiting(started: Started, settings: Settings) -> None:
@@ -302,7 +315,7 @@ def follower(started: Started, settings: Settings) -> Iterator[Callable[[Progres
         yield step
 
 
-def run_ended(started: Started, ended: Ended, settings: Settings) -> None:
+def run_ended(started: Started, ended: Ended, settings: Settings, *, command: str) -> None:
     """Say how a run ended."""
     one = ended.run
     status = one.status if one else (ended.flow_run.state_name or "gone").lower()
@@ -321,7 +334,7 @@ def run_ended(started: Started, ended: Ended, settings: Settings) -> None:
     text = f"{started.job.name}: {status}{took}" + (f": {reason}" if reason else "") + f" (run {data['run_id']})"
     failed = ended.exit_code != 0
     errors = [{"code": "run-failed", "message": text, "hint": f"orchctl runs show {data['run_id']}"}] if failed else []
-    render.emit("run", data, lambda: render.note(text), settings, errors=errors, failed=failed)
+    render.emit(command, data, lambda: render.note(text), settings, errors=errors, failed=failed)
 
 
 def reindexed(result: Reindexed, settings: Settings) -> None:
@@ -350,17 +363,18 @@ def stack(found: Status, settings: Settings, *, command: str) -> None:
 
     def text() -> None:
         for part in found.parts:
-            pid = (
-                f"pid {part.pid}"
-                if part.pid is not None
-                else "not started from this state directory"
-                if part.ok
-                else "not running"
-            )
-            render.line(f"{'ok' if part.ok else 'DOWN':<5}{part.name}: {part.detail} ({pid})")
+            render.line(f"{'ok' if part.ok else 'DOWN':<5}{part.name}: {part.detail}{_process_of(part)}")
         render.line(f"ui   {found.ui_url}")
 
     render.emit(command, data, text, settings)
+
+
+def _process_of(part: Part) -> str:
+    if part.pid is not None:
+        return f" (pid {part.pid})"
+    if not part.ok:
+        return " (not running)"
+    return " (not started from this state directory)" if part.log is None else ""
 
 
 def stack_down(stopped: tuple[str, ...], settings: Settings) -> None:

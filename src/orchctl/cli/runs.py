@@ -128,15 +128,28 @@ def retry(
         typer.Option("--from", metavar="STEP", help="Run this step again, and all that need it, whatever they did."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also a run that has succeeded.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the log as it comes and exit with the run's own exit code.")
+    ] = False,
 ) -> None:
     """Run a run again that has ended, as the same run: steps that succeeded, and whose files are there, are kept."""
+    from orchctl.cli.run import follow
     from orchctl.services import retry as service
     from orchctl.services import runs as of_runs
+    from orchctl.services.run_logs import Logs
 
     app: App = ctx.obj
     tree, found = of_runs.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
     world = service.World(app.catalog, app.prefect, app.applied, app.owners.read, app.claims)
-    run_views.retried(service.retry(world, tree, found, from_step=from_step, force=force), app.settings)
+    logs = Logs(tree, tree.directory_of(found))
+    if wait:
+        logs.pass_over()  # before anything new can come
+    done = service.retry(world, tree, found, from_step=from_step, force=force)
+    if not wait:
+        run_views.retried(done, app.settings)
+        return
+    run_views.retried_waiting(done, app.settings)
+    follow(app, done.started, command="runs retry", logs=logs)
 
 
 @group.command()

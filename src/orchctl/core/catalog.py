@@ -31,6 +31,7 @@ from orchctl.core.catalog_fields import (
     Texts,
     positive,
 )
+from orchctl.core.catalog_logs import LogsTable
 from orchctl.core.catalog_steps import AsOfModes, BackfillTable, PartitionKeys, Steps
 from orchctl.core.contracts import Contracts
 
@@ -215,6 +216,8 @@ class JobsFile(Table):
     """Values for every job that does not say otherwise."""
     limits: dict[Name, Annotated[int, Field(ge=1, le=10_000)]] = Field(default_factory=dict)
     """How many steps may hold each place at a time, over all runs: Prefect's global concurrency limits, by name."""
+    logs: LogsTable = LogsTable()
+    """Where run logs and events go besides the disk and Prefect."""
     jobs: dict[Name, JobTable] = Field(default_factory=dict)
     """The jobs, by name."""
 
@@ -228,13 +231,15 @@ class Catalog(Table):
     jobs: Mapping[str, Job]
     limits: Mapping[str, int] = Field(default_factory=dict)
     contracts: Contracts = Field(default_factory=dict)
+    logs: LogsTable = LogsTable()
 
     def schedules_of(self, job: Job) -> tuple[Schedule, ...]:
         """Return the cadences of `job`, in the order it names them."""
         return tuple(schedule for name in job.schedules for schedule in self.schedules[name])
 
     def parts_of(self, job: Job) -> dict[str, Any]:
-        """Return what `job` is as JSON, part by part: its keys, each step, and the contracts and limits that they name.
+        """Return what `job` is as JSON, part by part: its keys, each step, and the contracts and limits that they name;
+        and where its logs go.
 
         Two jobs of one name that have equal parts do the same; their schedules are not among them.
         """
@@ -245,6 +250,8 @@ class Catalog(Table):
         for name in sorted({use.contract for step in job.steps for use in step.contracts}):
             if name in self.contracts:
                 parts[f"contracts.{name}"] = self.contracts[name].model_dump(mode="json", by_alias=True)
+        if self.logs.loki is not None:
+            parts["logs.loki"] = self.logs.loki.model_dump(mode="json")
         limits = sorted({name for step in job.steps for name in step.concurrency})
         return {**parts, **{f"limits.{name}": self.limits.get(name) for name in limits}}
 

@@ -20,6 +20,7 @@ from orchctl.core.toml_lines import Path
 _TAKEN = (*templates.WORDS, templates.STAGING, templates.SNAPSHOT, "inputs", "config", "state_dir", "run_token")
 _RULE = re.compile(r"%[YymdjGVuwUWbBaA]|[A-Za-z0-9._-]")
 _RULES = "a strftime of a date: %Y %y %m %d %j %G %V %u and the like, letters, digits, . _ -"
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _ANY_DAY = date(2025, 12, 19)
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
@@ -35,6 +36,7 @@ def check(source: Source, jobs: Sequence[WrittenJob]) -> None:
             _check_mode(source, (*path, *where), raw["as_of"][where[1]], mode)
     for job in jobs:
         _check_given(source, job)
+        _check_places(source, job)
 
 
 def _readable(raw: Mapping[str, Any], key: str, kind: type[_Kind]) -> Iterator[tuple[tuple[str, str], _Kind]]:
@@ -49,7 +51,7 @@ def _readable(raw: Mapping[str, Any], key: str, kind: type[_Kind]) -> Iterator[t
 
 def _check_key(source: Source, path: Path, raw: Mapping[str, Any], key: PartitionKey) -> None:
     name = str(path[-1])
-    if name in _TAKEN or name.startswith("input_"):
+    if _is_taken(name):
         source.wrong(path, f'"{name}" is a word of templates or a variable of orchctl already')
     if key.format is None:
         if "shift_months" in raw:
@@ -87,3 +89,29 @@ def _check_given(source: Source, job: WrittenJob) -> None:
                 f"nothing gives the partition key {name} a value in a run that a schedule starts",
                 allowed="format or default in it, or a job without schedules",
             )
+
+
+def _check_places(source: Source, job: WrittenJob) -> None:
+    """Runs of one date that differ in a key move pointers of their own. What a rule gives differs with the date."""
+    free = [
+        name
+        for (_, name), key in _readable(job.table, "partition", PartitionKey)
+        if key.format is None and not key.shift_months and _KEY.match(name) and not _is_taken(name)
+    ]
+    for step in job.steps:
+        if step.table.publish is None or not catalog_publish_rules.is_right(step.table.publish.to, job):
+            continue
+        folder = "/".join(catalog_publish_rules.parts(step.table.publish.to)[:-1])
+        missing = [f"{{{name}}}" for name in free if f"{{{name}}}" not in folder]
+        if missing:
+            source.wrong(
+                (*step.path, "publish", "to"),
+                f"no part before the last names {', '.join(missing)}, which --param may set: "
+                "the pointers beside the runs would be of all values",
+                allowed=f"such as {{data_root}}/gold/x/{'/'.join(missing)}/{{game_date}}/run={{run_id}}",
+            )
+
+
+def _is_taken(name: str) -> bool:
+    """Whether a key's name, or its variable, is something else already."""
+    return name in _TAKEN or name.startswith("input_")

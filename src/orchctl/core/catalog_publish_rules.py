@@ -45,7 +45,7 @@ def check(source: Source, jobs: Sequence[WrittenJob]) -> None:
                 placed.setdefault(place, step.name)
     for job in jobs:
         _check_outputs(source, job, placed)
-        if job.whole and all(_is_right(text, job) for step in job.steps for text in _made_by(step)):
+        if job.whole and all(is_right(text, job) for step in job.steps for text in _made_by(step)):
             _check_reads(source, job)
 
 
@@ -64,7 +64,7 @@ def _made_by(step: WrittenStep) -> tuple[str, ...]:
     return (*step.table.outputs, *_published(step))
 
 
-def _is_right(text: str, job: WrittenJob) -> bool:
+def is_right(text: str, job: WrittenJob) -> bool:
     """Whether a place can be compared with others; what is wrong with one is noted elsewhere."""
     return is_absolute(text) and not templates.problems(text, (*templates.WORDS, *job.names("partition")))
 
@@ -127,7 +127,7 @@ def _check_from(source: Source, path: Path, text: str) -> None:
 def _check_to(source: Source, path: Path, text: str) -> bool:
     """Whether a place is one: absolute, of one run by its last part alone, of one date by a part before."""
     before = len(source.problems)
-    *parents, last = _parts(text) or ("",)
+    *parents, last = parts(text) or ("",)
     if not is_absolute(text):
         not_absolute(source, path, text)
     if _RUN not in last:
@@ -150,7 +150,8 @@ def _check_to(source: Source, path: Path, text: str) -> bool:
     return len(source.problems) == before
 
 
-def _parts(text: str) -> Place:
+def parts(text: str) -> Place:
+    """Return the parts of a template of a path."""
     return tuple(part for part in text.split("/") if part not in {"", "."})
 
 
@@ -158,7 +159,7 @@ def _place(text: str, job: WrittenJob, step: WrittenStep) -> Place:
     root = job.text("data_root")
     known = {"job": job.name, "step": step.name, **({} if root is None else {"data_root": root.rstrip("/")})}
     run_dir = "{data_root}/manifests/{step}/game_date={game_date}/run={run_id}"
-    return _parts(templates.fill(templates.fill(text, {"run_dir": run_dir}), known))
+    return parts(templates.fill(templates.fill(text, {"run_dir": run_dir}), known))
 
 
 def _check_place(source: Source, path: Path, other: str | None) -> None:

@@ -19,7 +19,18 @@ _AT = re.compile(r"\(at line (\d+), column \d+\)")
 # Far more than a catalog needs, far less than what exhausts the stack of whoever walks through it.
 _DEEPEST = 30
 # How much of a path is the table's header, by its first part.
-_DEPTHS: Mapping[str | int, int] = {"jobs": 2, "schedules": 2, "contracts": 2, "defaults": 1, "limits": 1}
+_DEPTHS: Mapping[str | int, int] = {
+    "jobs": 2,
+    "schedules": 2,
+    "contracts": 2,
+    "channels": 2,
+    "routes": 2,
+    "defaults": 1,
+    "limits": 1,
+    "alerts": 1,
+    "watchdog": 1,
+    "logs": 2,
+}
 
 
 @dataclass

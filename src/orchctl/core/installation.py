@@ -9,15 +9,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from orchctl.core.legacy import SYSTEM, Manager
+
 Scope = Literal["system", "user"]
 SERVER_UNIT = "prefect-server.service"
 WORKER_UNIT = "prefect-worker.service"
+RECOVER_UNIT = "prefect-recover.service"
+RECOVER_TIMER = "prefect-recover.timer"
 VERSION = 1
 
 API_URL = "PREFECT_API_URL"
 AUTH_CLIENT = "PREFECT_API_AUTH_STRING"
 AUTH_SERVER = "PREFECT_SERVER_API_AUTH_STRING"
 DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+ENCRYPTION_KEY = "PREFECT_SERVER_ENCRYPTION_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,9 @@ class Installation:
     run. `api_url` is where the server answers: on 127.0.0.1 unless the host only has workers (`server` False). `units`
     are the paths of the unit files that were added, in the order they are started. `settings` is the environment file
     of the units, mode 0600; `home` is PREFECT_HOME, where SQLite's database is.
+
+    `folders` were made for the units, and `lingering` says that the user's manager was made to run without a login: an
+    uninstall takes both back. `owed` are the units that an install, or one that was killed, still has to restart.
     """
 
     scope: Scope
@@ -42,10 +50,19 @@ class Installation:
     units: tuple[str, ...]
     pools: Mapping[str, int]
     server: bool = True
+    folders: tuple[str, ...] = ()
+    lingering: bool = False
+    owed: tuple[str, ...] = ()
+
+    @property
+    def manager(self) -> Manager:
+        """The systemd whose units they are."""
+        return SYSTEM if self.scope == "system" else Manager("user", self.user)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it stands in `state/host/installation.json`."""
-        return {"version": VERSION, **asdict(self), "units": list(self.units), "pools": dict(self.pools)}
+        lists = {"units": list(self.units), "folders": list(self.folders), "owed": list(self.owed)}
+        return {"version": VERSION, **asdict(self), **lists, "pools": dict(self.pools)}
 
     @classmethod
     def from_json(cls, data: object) -> Installation:
@@ -60,7 +77,18 @@ class Installation:
             raise ValueError("it does not say which units were added")
         if not isinstance(pools, dict) or not all(type(each) is int for each in pools.values()):
             raise ValueError("it does not say which pools have workers")
-        return cls(**{key: data[key] for key in texts}, units=tuple(units), pools=pools, server=bool(data["server"]))
+        more = {key: data.get(key, []) for key in ("folders", "owed")}
+        if not all(isinstance(each, list) for each in more.values()):
+            raise ValueError("it does not say what an uninstall takes back")
+        return cls(
+            **{key: data[key] for key in texts},
+            units=tuple(units),
+            pools=pools,
+            server=bool(data["server"]),
+            folders=tuple(map(str, more["folders"])),
+            lingering=bool(data.get("lingering", False)),
+            owed=tuple(map(str, more["owed"])),
+        )
 
 
 def worker_unit(pool: str, pools: Mapping[str, int]) -> str:

@@ -32,6 +32,8 @@ _ABOUT_SECRETS_FIRST = frozenset({"MAX", "MIN", "NUM"})
 _DIRECTORIES = frozenset({"PWD", "OLDPWD"})
 _NO_SECRETS = frozenset({"true", "false", "none", "null"})
 
+_WRAPPED = (64, 76)
+"""Characters of a line of base64 as PEM, and as `base64` and MIME wrap it."""
 _USER_MOST = 256
 _PASSWORD_MOST = 2048
 # The first branch stops at the first slash; the second is for passwords with a slash in them (SQLAlchemy
@@ -149,6 +151,16 @@ def _base64_forms(raw: bytes) -> Iterator[tuple[str, int]]:
             own = encode(bytes(shift) + raw).decode()[-(-shift * 8 // 6) : bits // 6]
             edge = "(?:[A-Za-z0-9+/_-]={0,2})?" if bits % 6 else ""
             yield re.escape(own) + edge, len(own) + 3
+            if shift == 0:
+                # Only a secret that was encoded by itself: of another nobody knows where its lines end.
+                yield from ((re.escape(line), len(line)) for width in _WRAPPED for line in _lines(own, width))
+
+
+def _lines(encoded: str, width: int) -> Iterator[str]:
+    """Yield the lines of a base64 text that is wrapped, as far as they are long enough to tell a secret."""
+    if len(encoded) > width:
+        lines = (encoded[at : at + width] for at in range(0, len(encoded), width))
+        yield from (line for line in lines if len(line) >= SHORTEST_LINE * 8 // 6)
 
 
 def _bytes(text: str) -> bytes:

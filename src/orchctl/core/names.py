@@ -63,8 +63,11 @@ def parse_date(text: str) -> date:
     Raises ValueError on anything else, also on what `date.fromisoformat` would take (`20251219`, `2025-W51`).
     """
     if not _DATE.match(text):
-        raise ValueError(f"{text!r} is not a date like 2025-12-19")
-    return date.fromisoformat(text)
+        raise ValueError(f"{text!r:.60} is not a date like 2025-12-19 (YYYY-MM-DD)")
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a date like 2025-12-19 (YYYY-MM-DD): {error}") from error
 
 
 def parse_instant(text: str) -> datetime:
@@ -73,11 +76,13 @@ def parse_instant(text: str) -> datetime:
     Raises ValueError on anything else; an instant without a zone is refused, for it would be a guess.
     """
     if not _INSTANT.match(text):
-        raise ValueError(f"{text!r} is not an instant like 2025-12-19T05:00:00Z")
+        raise ValueError(f"{text!r:.60} is not an instant like 2025-12-19T05:00:00Z")
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from error
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an instant like 2025-12-19T05:00:00Z: {error}") from error
 
 
 def format_instant(instant: datetime) -> str:

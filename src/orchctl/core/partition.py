@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 from orchctl.core.catalog import Job
 from orchctl.core.catalog_steps import PartitionKey
+from orchctl.core.names import parse_date
 
-VALUE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-"""What the value of a key may be: it becomes part of paths."""
+VALUE_PATTERN = r"^[A-Za-z0-9._][A-Za-z0-9._-]{0,63}$"
+"""What the value of a key may be: it becomes part of paths, and words of a command, where a `-` begins an option."""
 _VALUE = re.compile(VALUE_PATTERN.replace("$", r"\Z"))
 
 
@@ -37,6 +39,25 @@ def keys(job: Job, game_date: date, given: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(f"the partition key {name} is {value!r}, which does not match {VALUE_PATTERN}")
         found[name] = value
     return found
+
+
+def hint(job: Job, given: Mapping[str, str]) -> str:
+    """Say what to do where `keys` raises ValueError."""
+    unknown = set(given) - set(job.partition)
+    return f"see `orchctl jobs {job.name}`" if unknown else "give it with --param KEY=VALUE"
+
+
+def is_of(told: Mapping[str, Any], job: Job, wanted: Mapping[str, str]) -> bool:
+    """Return whether what a manifest tells of its partition is that of these keys.
+
+    A manifest that lacks a key was written before the job had it. It is of the value that the key has where nobody
+    gives one, by the rule or by default; where there is no such value, it is of none.
+    """
+    try:
+        game_date = parse_date(told["game_date"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(told.get(name, _by_rule(job.partition[name], game_date)) == value for name, value in wanted.items())
 
 
 def _by_rule(key: PartitionKey, game_date: date) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from orchctl.core import durations
 from orchctl.core.catalog import JobsFile, SchedulesFile
+from orchctl.core.catalog_alerts import AlertsFile
 from orchctl.core.contracts import ContractsFile
 from orchctl.core.templates import PATTERN as TEMPLATE_PATTERN
 
@@ -91,6 +92,30 @@ def contracts() -> Schema:
     table["then"] = {"not": {"anyOf": [{"required": [key]} for key in ("columns", "unique", "strict")]}}
     table["properties"]["unique"]["items"] |= {"minItems": 1, "uniqueItems": True}
     return schema
+
+
+def alerts() -> Schema:
+    """Return the schema of `alerts.toml`."""
+    schema = _of(AlertsFile, "alerts")
+    tables = schema["$defs"]
+    channel, watchdog = tables["ChannelTable"], tables["WatchdogTable"]
+    of_email = ("host", "port", "security", "from", "to", "username", "password_env", "password_file")
+    channel["if"] = {"properties": {"kind": {"const": "email"}}, "required": ["kind"]}
+    channel["then"] = {"required": ["host", "from", "to"], "not": _any_of(("url_env", "url_file"))}
+    channel["else"] = {
+        "oneOf": [{"required": ["url_env"]}, {"required": ["url_file"]}],
+        "not": _any_of(of_email),
+    }
+    channel["properties"]["to"]["minItems"] = 1
+    channel["not"] = {"required": ["password_env", "password_file"]}
+    for key in ("events", "channels"):
+        tables["RouteTable"]["properties"][key]["minItems"] = 1
+    watchdog["not"] = {"required": ["dead_man_url_env", "dead_man_url_file"]}
+    return schema
+
+
+def _any_of(keys: Sequence[str]) -> Schema:
+    return {"anyOf": [{"required": [key]} for key in keys]}
 
 
 def _of(model: type[BaseModel], tables: str) -> Schema:

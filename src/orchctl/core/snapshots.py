@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from orchctl.core import partition
+from orchctl.core.catalog import Job
 from orchctl.core.names import format_instant, is_run_id, parse_instant, run_instant
 
 MARK = "\0"
@@ -135,7 +137,7 @@ class Earlier:
 
 
 def earlier(
-    manifests: Iterable[Mapping[str, Any]], *, job: str, keys: Mapping[str, str], as_of: datetime
+    manifests: Iterable[Mapping[str, Any]], *, job: Job, keys: Mapping[str, str], as_of: datetime
 ) -> tuple[Earlier, ...]:
     """Return the job's own among manifests of published steps, as of an instant or before, newest first.
 
@@ -143,12 +145,11 @@ def earlier(
     """
     found = []
     for made in manifests:
-        if made.get("job") != job:
+        told = made.get("partition")
+        if made.get("job") != job.name or not isinstance(told, Mapping) or not partition.is_of(told, job, keys):
             continue
         try:
-            if any(made["partition"].get(key) != value for key, value in keys.items()):
-                continue
-            each = Earlier(parse_instant(made["partition"]["run_as_of_ts"]), made["partition"]["run_id"], made)
+            each = Earlier(parse_instant(told["run_as_of_ts"]), told["run_id"], made)
         except (KeyError, TypeError, ValueError):
             continue
         if each.as_of <= as_of:

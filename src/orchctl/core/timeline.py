@@ -107,8 +107,9 @@ def of(
     if not names:
         return None
     ends = {row["name"]: row for row in listed}
+    of_steps = {name: [each for each in told if each.get("step") == name] for name in names}
     rows = tuple(
-        _row(name, [each for each in told if each.get("step") == name], manifests.get(name), ends.get(name))
+        _as_of_now(_row(name, of_steps[name], manifests.get(name), ends.get(name)), of_steps[name], run)
         for name in names
     )
     bars = [bar for row in rows for bar in row.bars]
@@ -139,6 +140,14 @@ def _row(
     if row.status == "warned" and row.bars:  # a failure that only warns is none
         row = replace(row, bars=(*row.bars[:-1], replace(row.bars[-1], status="warned")))
     return row
+
+
+def _as_of_now(row: Row, events: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Row:
+    """Return the row of a step that waits to be run again as one that waits: what went wrong was an earlier attempt."""
+    began = _instant((run.get("timing") or {}).get("started_at")) if run.get("status") == "running" else None
+    if began is None or row.status in {"success", "kept", "running"} or not events or _order(events[-1])[0] >= began:
+        return row
+    return replace(row, status=None, reason=None)
 
 
 def _lost(events: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchctl.adapters import accounts, env_files
 from orchctl.adapters.accounts import Account
-from orchctl.errors import OrchctlError
+from orchctl.errors import NotBelieved, OrchctlError
 from orchctl.runner.process import CommandNotStarted
 
 OWN_FOLDER = "files"
@@ -52,27 +52,33 @@ def who(user: str | None) -> Who:
         return Who(unfit=CommandNotStarted(error.message, shell_code=_CANNOT_START, hint=error.hint))
 
 
-def variables(files: Sequence[str]) -> Variables:
-    """Return the variables of environment files. Raises nothing."""
+def variables(files: Sequence[str], account: Account | None = None) -> Variables:
+    """Return the variables of environment files for a command of `account`, None: of the worker's user. Raises nothing.
+
+    They are believed where nobody but these two and root could have written them.
+    """
     notes: list[str] = []
     try:
-        values = read(files, notes)
+        values = read(files, notes, trust=() if account is None else (account.uid,))
     except CommandNotStarted as error:
         return Variables({}, tuple(notes), error)
     return Variables(values, tuple(notes))
 
 
-def read(files: Sequence[str], notes: list[str]) -> dict[str, str]:
+def read(files: Sequence[str], notes: list[str], *, trust: Collection[int] = ()) -> dict[str, str]:
     """Return the variables of environment files, a later file over an earlier one.
 
-    With a leading `-` a file may be missing, and whatever else is wrong with it is noted only, as in systemd. Raises
-    CommandNotStarted.
+    With a leading `-` a file may be missing, and whatever else is wrong with it is noted only, as in systemd; but one
+    that somebody else could have written is never passed over in silence. Raises CommandNotStarted.
     """
     found: dict[str, str] = {}
     for name in files:
         path, optional = name.removeprefix("-"), name.startswith("-")
         try:
-            found |= env_files.read(path)
+            found |= env_files.read(path, trust=trust)
+        except NotBelieved as error:
+            message = f"the environment file {path} is not read: {error.message}"
+            raise CommandNotStarted(message, shell_code=_CANNOT_START, hint=error.hint) from error
         except (OSError, ValueError) as error:
             missing = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)

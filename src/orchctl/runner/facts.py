@@ -21,10 +21,11 @@ from orchctl.core.durations import human
 from orchctl.core.manifest import Identity, Place, RunError
 from orchctl.core.mask import Masker
 from orchctl.core.names import format_instant, run_id
-from orchctl.runner import environment
+from orchctl.runner import environment, shipping
 from orchctl.runner.environment import Who
 from orchctl.runner.process import Command, Ended
 from orchctl.runner.shapes import Host, ManifestsPort, Request
+from orchctl.runner.shipping import Nowhere, Ship
 
 Log = Callable[[str], None]
 
@@ -50,6 +51,7 @@ class Facts:
     keys: Mapping[str, str]
     refused: str | None
     environment: Mapping[str, Any]
+    ship: Ship
 
     @classmethod
     def of(cls, request: Request, host: Host, catalog: Catalog, job: Job) -> Facts:
@@ -79,6 +81,7 @@ class Facts:
                 "orchestrator_run_id": request.flow_run_id,
                 "catalog_digest": request.digest,
             },
+            ship=_ship(host, catalog, job),
         )
 
     @property
@@ -138,7 +141,7 @@ class Facts:
         inherit_fds: tuple[int, ...] = (),
     ) -> Command:
         """Return a command of the job with its templates filled in. `env` goes over the job's own. Raises nothing."""
-        read = environment.variables(self.job.env_files)
+        read = environment.variables(self.job.env_files, self.who.account)
         for note in read.notes:
             log(note)
         return Command(
@@ -162,16 +165,33 @@ class Facts:
         `read` are the variables of the job's files.
         """
         inherited = accounts.inherited(self.host.environment, self.who.account)
+        if (loki := self.catalog.logs.loki) is not None and loki.url_env is not None:
+            inherited.pop(loki.url_env, None)  # the address of Loki is no business of a command
         own = {key: templates.render(text, values) for key, text in env.items()}
         return {**inherited, **own, **read, **{_variable(word): value for word, value in values.items()}}
 
     def outputs(self, declared: tuple[str, ...], values: Mapping[str, str], log: Log) -> list[dict[str, Any]]:
         """Return what declared outputs are now. Raises nothing: where they cannot be looked at, that is logged."""
+        unseen: list[OSError] = []
         try:
-            return self.host.find_outputs(declared, values, self.job.data_root)
+            return self.host.find_outputs(declared, values, self.job.data_root, unreadable=unseen.append)
         except (OSError, ValueError) as error:
             log(f"the outputs could not be looked at: {error}")
             return []
+        finally:
+            if unseen:
+                more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+                log(f"of the outputs this could not be looked at: {unseen[0]}{more}")
+
+    def about(self, attempt: int, step: str | None = None) -> dict[str, str]:
+        """Return what a line of an attempt is of, for who reads it among those of other runs."""
+        known = {"run_id": self.run_id, "game_date": self.game_date.isoformat(), "attempt": str(attempt)}
+        return known if step is None else {**known, "step": step}
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Append an event to those on disk, and pass it on. Raises OrchctlError."""
+        self.manifests.append(event)
+        shipping.tell(self.ship, event, self.about(event["attempt"], event.get("step")))
 
     def masker(self, command: Command) -> Masker:
         """Return what keeps the secrets of a command out of everything it leaves."""
@@ -186,6 +206,12 @@ class Facts:
         """Return the steps that were asked for, as the catalog has them."""
         asked = self.request.steps
         return tuple(step for step in self.job.steps if not asked or step.name in asked)
+
+
+def _ship(host: Host, catalog: Catalog, job: Job) -> Ship:
+    if catalog.logs.loki is None:
+        return Nowhere()
+    return host.ship(catalog.logs.loki, {"app": "orchctl", "host": host.place().hostname, "job": job.name})
 
 
 def _variable(word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,10 +31,13 @@ class Passed:
 
 
 class Gate:
-    """The gate of one run of `job`; `pid` is who will hold the lock."""
+    """The gate of one run of `job`; `pid` is who will hold the lock.
 
-    def __init__(self, request: Request, host: Host, job: Job, pid: int) -> None:
-        self.request, self.host, self.job, self._pid = request, host, job, pid
+    `beside` names a run, with the job's own lock, that makes the same partition now; it is asked for a backfill.
+    """
+
+    def __init__(self, request: Request, host: Host, job: Job, pid: int, beside: Callable[[], str | None]) -> None:
+        self.request, self.host, self.job, self._pid, self._beside = request, host, job, pid, beside
 
     def pass_(self, run_id: str, lock_name: str) -> Passed:
         """Wait for the slot and apply the rule, with the lock of this name.
@@ -57,7 +61,7 @@ class Gate:
             return Passed(Verdict("skip", f"the {_what(lock_name)} is locked by {holder}"), run_id, None)
         try:
             # A backfill is of its own partition, whatever legacy makes of today's meanwhile.
-            verdict = slots.RUN if self.request.backfill else self._under_the_lock(slot, deadline)
+            verdict = self._alone(deadline) if self.request.backfill else self._under_the_lock(slot, deadline)
         except BaseException:
             lock.release()
             raise
@@ -88,6 +92,19 @@ class Gate:
             self.host.sleep(LEGACY_POLL_S)
             verdict = self._owned(slot) if slot is not None else slots.RUN
         return verdict
+
+    def _alone(self, deadline: float) -> Verdict:
+        """Wait while a live run makes the same partition. The other way round nobody waits: no slot for a backfill."""
+        while True:
+            try:
+                run_id = self._beside()
+            except OrchctlError as error:
+                return Verdict("fail", f"whether a live run of the partition goes cannot be known: {error.message}")
+            if run_id is None:
+                return slots.RUN
+            if time.monotonic() >= deadline:
+                return Verdict("skip", f"run {run_id} makes the same partition")
+            self.host.sleep(LEGACY_POLL_S)
 
     def _has_timers(self) -> bool:
         return any(isinstance(trigger, TimerTrigger) for trigger in self.job.legacy)

@@ -305,8 +305,9 @@ def _prefect() -> Any:
 def _tail(log: Path) -> str | None:
     """Return the end of a log, which holds no secrets: they were masked before they were written."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _SNIPPET))
+        # Not through a link: the end of what it leads to would stand in a manifest that others may read.
+        with open(os.open(log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SNIPPET))
             return file.read().decode("utf-8", "replace")
     except OSError:
         return None

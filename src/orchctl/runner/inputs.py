@@ -58,7 +58,10 @@ class Input:
 
 
 def resolve(facts: Facts, step: StepTable) -> tuple[Input, ...]:
-    """Return the inputs of a step in the catalog's order. Raises OSError where a folder may not be read."""
+    """Return the inputs of a step in the catalog's order.
+
+    Raises OSError where a folder may not be read, OrchctlError where a manifest may not.
+    """
     return tuple(_of_step(facts, table) if table.step else _of_path(facts, step, table) for table in step.inputs)
 
 
@@ -85,7 +88,7 @@ def _of_step(facts: Facts, table: InputTable) -> Input:
         at = parse_instant(made["partition"]["run_as_of_ts"])
         return _published(table, snapshots.Earlier(at, made["partition"]["run_id"], made))
     manifests = facts.manifests.published(table.step, facts.game_date)
-    for each in snapshots.earlier(manifests, job=facts.job.name, keys=facts.keys, as_of=facts.as_of):
+    for each in snapshots.earlier(manifests, job=facts.job, keys=facts.keys, as_of=facts.as_of):
         if disk.is_there(each.path):
             return _published(table, each)
     return Input(

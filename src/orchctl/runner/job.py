@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from orchctl.adapters import files, host_facts
+from orchctl.core import legacy_report, partition, steps
 from orchctl.core import manifest as manifests_format
-from orchctl.core import steps
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.manifest import RunError
 from orchctl.core.mask import Masker
+from orchctl.core.names import is_run_id
 from orchctl.core.slots import Verdict
 from orchctl.errors import StateBroken
-from orchctl.runner import environment, observe
+from orchctl.runner import environment, observe, shipping
 from orchctl.runner.facts import Facts, Log, problem_of
 from orchctl.runner.gate import Gate
 from orchctl.runner.output import OutputPump
@@ -39,7 +41,14 @@ def execute(
     an Outcome. Whatever interrupts the run (SIGTERM) is raised again after the end is on disk.
     """
     catalog, job = found or look_up(request, host)
-    return _Run(Facts.of(request, host, catalog, job), log, tasks or Threads(log)).serve()
+    run = _Run(Facts.of(request, host, catalog, job), log, tasks or Threads(log))
+    ended = False
+    try:
+        outcome = run.serve()
+        ended = True
+        return outcome
+    finally:
+        run.close(interrupted=not ended)
 
 
 def look_up(request: Request, host: Host) -> tuple[Catalog, Job]:
@@ -62,10 +71,11 @@ def look_up(request: Request, host: Host) -> tuple[Catalog, Job]:
 class _Run:
     def __init__(self, facts: Facts, log: Log, tasks: Tasks) -> None:
         self.facts, self.log, self.tasks = facts, log, tasks
+        self.beside: str | None = None
         self.request, self.host, self.job = facts.request, facts.host, facts.job
 
     def serve(self) -> Outcome:
-        gate = Gate(self.request, self.host, self.job, self.facts.place.pid)
+        gate = Gate(self.request, self.host, self.job, self.facts.place.pid, self._beside)
         try:
             passed = gate.pass_(self.facts.run_id, self.facts.lock)
         except BaseException as error:
@@ -86,6 +96,27 @@ class _Run:
             return self._execute(passed.lock.descriptor)
         finally:
             passed.lock.release()
+
+    def close(self, *, interrupted: bool) -> None:
+        """Wait for what is on its way elsewhere: all is on disk by now, and the lock is free."""
+        shipping.close(self.facts.ship, self.log, self._record().log_path, interrupted=interrupted)
+
+    def _beside(self) -> str | None:
+        """Return the run that holds the job's own lock and makes this very partition, None where none does."""
+        recorded = self.host.locks.recorded(self.job.name)
+        if recorded is None or not is_run_id(recorded[0]):
+            return None
+        made = self.facts.manifests.existing(self.job.asset, self.facts.game_date, recorded[0])
+        if made is None or made.get("status") != "running":
+            return None
+        place = manifests_format.place_of(made["environment"])
+        same = partition.is_of(made["partition"], self.job, self.facts.keys)
+        if not same or place is None or host_facts.is_gone(place):
+            return None
+        if self.beside != recorded[0]:
+            self.beside = recorded[0]
+            self.log(f"waiting for run {self.beside}, which makes the same partition")
+        return self.beside
 
     def _not_run(self, verdict: Verdict) -> Outcome:
         """Record that nothing ran. A retry that may not run leaves the failure that it was to mend."""
@@ -128,7 +159,8 @@ class _Run:
             plural = "s" if len(chosen) != 1 else ""
             names = ", ".join(step.name for step in chosen)
             return f"would have run {len(chosen)} step{plural} ({names}) in {command.cwd}", masker
-        return f"would have run {masker.mask(' '.join(command.argv))} in {command.cwd}", masker
+        argv = legacy_report.masked(masker.mask(" ".join(command.argv)), {})
+        return f"would have run {argv} in {command.cwd}", masker
 
     def _dry_run(self, masker: Masker) -> str | None:
         argv = self.job.dry_run_command
@@ -138,7 +170,10 @@ class _Run:
             values = {**self.facts.values(), "run_dir": folder}
             command = self.facts.command(argv, values, log=self.log, timeout_s=self.job.timeout)
             log_path = self._record().log_path
-            return observe.dry_run(command, log_path, masker, self.log, lambda pid: self.facts.tell_of(command, pid))
+            files.make_directory(log_path.parent, mode=0o755)
+            also = shipping.to_lines(self.facts.ship, self.facts.about(self.request.attempt))
+            pump = OutputPump(log_path=log_path, masker=masker, emit=self.log, also=also)
+            return observe.dry_run(command, pump, masker, lambda pid: self.facts.tell_of(command, pid))
 
     def _seen(self) -> str | None:
         if self.host.eyes is None or self.request.slot is None:
@@ -162,7 +197,8 @@ class _Run:
             inherit_fds=(lock_descriptor,),
         )
         masker = facts.masker(command)
-        pump = OutputPump(log_path=record.log_path, masker=masker, emit=self.log)
+        also = shipping.to_lines(facts.ship, facts.about(record.attempt))
+        pump = OutputPump(log_path=record.log_path, masker=masker, emit=self.log, also=also)
         end = _End(facts, record, pump, self.log)
         ended: list[Ended] = []
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from orchctl.adapters.accounts import Account
 from orchctl.core import cadence, journal, legacy_runs
@@ -163,12 +162,8 @@ def scratch(account: Account | None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def dry_run(
-    command: Command, log_path: Path, masker: Masker, log: Callable[[str], None], on_started: Callable[[int], None]
-) -> str:
-    """Run a job's `dry_run_command` and say how it ended. Its output goes to `log_path` and `log`, secrets masked."""
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    pump = OutputPump(log_path=log_path, masker=masker, emit=log)
+def dry_run(command: Command, pump: OutputPump, masker: Masker, on_started: Callable[[int], None]) -> str:
+    """Run a job's `dry_run_command` and say how it ended. Its output goes to `pump`."""
     try:
         ended = run_command(command, pump, on_started=on_started)
     except CommandNotStarted as error:

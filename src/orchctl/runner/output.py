@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from orchctl.core.mask import Masker
@@ -163,14 +163,21 @@ class OutputPump:
     Every line is masked first, then written to the log file (`log_path`, created with mode 0600 in a
     directory that exists, appended to if it is there), kept as tail, and handed to `emit` from a second
     thread. A gap in what `emit` gets is announced where it is: `emitted + left_out == lines` once `finish`
-    has returned.
+    has returned. `also` is handed all lines, masked; it never waits and raises nothing.
 
     `lines`, `bytes`: read so far, `bytes` as the command wrote them. `emitted`: lines given to `emit`, which
     raised `emit_errors` times. `left_out`: lines never given to it. `cut_off`: reading ended before the pipe
     did, because something still held it open.
     """
 
-    def __init__(self, *, log_path: Path, masker: Masker, emit: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        log_path: Path,
+        masker: Masker,
+        emit: Callable[[str], None],
+        also: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> None:
         self.lines = 0
         self.bytes = 0
         self.emitted = 0
@@ -180,6 +187,7 @@ class OutputPump:
         self._log = _LogFile(log_path)
         self._masker = masker
         self._emit = emit
+        self._also = also
         self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         self._rest = b""
         self._held: deque[bytes] = deque()
@@ -307,6 +315,8 @@ class OutputPump:
         masked = [self._masker.mask_bytes(line) for line in lines]
         self.lines += len(masked)
         self._log.write(b"\n".join(masked) + b"\n", now)
+        if self._also is not None:
+            self._also(masked)
         self._tail.extend(masked[-TAIL_LINES:])
         flows = True
         for line in masked:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,16 @@ def check_place(publish: PublishTable, values: Mapping[str, str], folder: Path) 
         pointers.read_pointer(to.parent, name)
 
 
-def open_staging(folder: Path, data_root: str, place: Place, account: Account | None) -> Path:
+def open_staging(folder: Path, data_root: str, place: Place, account: Account | None, *, lasts_s: float) -> Path:
     """Make an empty directory for a step's files, in the folder of its run. Raises PublishError.
 
-    It belongs to `account`, None: the worker's user. Where the process at `place` dies, `sweep` removes it a day later.
+    It belongs to `account`, None: the worker's user. Where the process at `place` dies, `sweep` removes it a day later;
+    `lasts_s` seconds are left until the step's time-out.
     """
     owner = (account.uid, account.gid) if account is not None else None
-    return stagings.open_staging(folder, data_root, place, since=datetime.now(UTC), owner=owner)
+    now = datetime.now(UTC)
+    until = now + timedelta(seconds=lasts_s)
+    return stagings.open_staging(folder, data_root, place, since=now, until=until, owner=owner)
 
 
 close_staging = stagings.close_staging
@@ -119,17 +122,22 @@ def publish(  # noqa: PLR0913 (keyword-only: the facts of a run)
 
 
 def still_there(record: Mapping[str, Any]) -> bool:
-    """Return whether what a manifest's `publish` tells of is there, with just the files it had. Raises nothing."""
+    """Return whether what a manifest's `publish` tells of is there, with just the files it had.
+
+    Raises PublishError where that cannot be known.
+    """
     try:
-        return publishing.digest(Path(str(record["to"]))) == str(record["digest"])
-    except (PublishError, KeyError, ValueError):
+        to, digest = Path(str(record["to"])), str(record["digest"])
+    except KeyError:
         return False
+    return publishing.has_just(to, digest)
 
 
 def is_announced(publish: PublishTable, values: Mapping[str, str], announced: object) -> bool:
     """Return whether what is at the step's place is what an attempt announced, and then did not come to its end.
 
-    Its contracts held, or it would not have been announced; its command need not make the same bytes again.
+    Its contracts held, or it would not have been announced; its command need not make the same bytes again. Raises
+    PublishError where that cannot be known.
     """
     if not isinstance(announced, Mapping) or announced.get("to") != str(_to(publish, values)):
         return False

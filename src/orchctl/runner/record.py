@@ -55,7 +55,7 @@ class Record:
             event = form.event("run_started", manifest, at=now)
         else:
             event = step_events.of(step_events.STARTED, manifest, at=now, reason=None)
-        facts.manifests.append(event)
+        facts.append(event)
         facts.manifests.write(manifest)
         self.begun = manifest
         where = {"asset": manifest["asset"], "game_date": facts.game_date.isoformat(), "run_id": facts.run_id}
@@ -123,15 +123,15 @@ class Record:
         manifest = self.begun or self._new("live", self._facts.host.now(), {})
         try:
             event = step_events.of(name, manifest, at=self._facts.host.now(), reason=reason, **more)
-            self._facts.manifests.append(event)
+            self._facts.append(event)
         except OrchctlError as problem:
             self._log(f"the event {name} of step {self.step} could not be recorded: {problem.message}")
 
     def _tell_end(self, manifest: dict[str, Any], status: str, now: datetime) -> None:
         if self.step is None:
-            self._facts.manifests.append(form.event(form.final_event_name(status), manifest, at=now))
+            self._facts.append(form.event(form.final_event_name(status), manifest, at=now))
         else:
-            self._facts.manifests.append(step_events.finished(manifest, at=now))
+            self._facts.append(step_events.finished(manifest, at=now))
 
     def _new(self, mode: str, now: datetime, fields: Mapping[str, Any]) -> dict[str, Any]:
         manifest = self._facts.manifest(self.attempt, now, mode=mode, step=self.step)

@@ -21,12 +21,13 @@ def standing(facts: Facts, step: StepTable, log: Log) -> Mapping[str, Any] | Non
     """Return the manifest of a step's success in an earlier attempt of this run that still stands; None: run it.
 
     What it found of other steps must be what they have published by now: a step that was optional, failed and was tried
-    again may have changed it. Raises OSError where what is there may not be looked at.
+    again may have changed it. Raises OSError or OrchctlError where what is there may not be looked at: then it must not
+    be made again.
     """
     made = facts.manifests.existing(step.name, facts.game_date, facts.run_id)
     if made is None or made.get("status") != "success":
         return None
-    if not _same_outputs(facts, step, made, log):
+    if not _same_outputs(facts, step, made):
         log(f"{step.name} has succeeded, and its outputs have changed since: it runs again")
         return None
     if step.publish is not None and not (made.get("publish") and publish.still_there(made["publish"])):
@@ -62,6 +63,7 @@ def announced(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
     """Return the manifest of an attempt of this run that promoted the step's files and did not come to its end.
 
     None: there is none, what is at the place is not what it announced, or the step is to run again whatever it left.
+    Raises OrchctlError where that cannot be known.
     """
     if step.publish is None or step.name in forced(facts):
         return None
@@ -71,11 +73,21 @@ def announced(facts: Facts, step: StepTable) -> Mapping[str, Any] | None:
     return made
 
 
-def _same_outputs(facts: Facts, step: StepTable, made: Mapping[str, Any], log: Log) -> bool:
+def announcement(facts: Facts, step: StepTable) -> Mapping[str, Any]:
+    """Return what an attempt announced, as fields of a manifest; none where nothing was."""
+    made = facts.manifests.existing(step.name, facts.game_date, facts.run_id)
+    return {"promoting": made["promoting"]} if made is not None and made.get("promoting") else {}
+
+
+def _same_outputs(facts: Facts, step: StepTable, made: Mapping[str, Any]) -> bool:
     if not step.outputs or made.get("outputs") is None:  # killed before they were looked at
         return True
-    now = facts.outputs(step.outputs, facts.values(step.name), log)
+    now = facts.host.find_outputs(step.outputs, facts.values(step.name), facts.job.data_root, unreadable=_raised)
     return [_facts_of(each) for each in made.get("outputs") or []] == [_facts_of(each) for each in now]
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _facts_of(output: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchctl.core.catalog import Catalog, Job
+from orchctl.core.catalog_logs import LokiTable
 from orchctl.core.manifest import Place
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError
+from orchctl.runner.shipping import Nowhere, Ship
 from orchctl.services.observe import Eyes
 
 
@@ -84,6 +86,19 @@ class ManifestsPort(Protocol):
     def published(self, step: str, game_date: date) -> Iterator[dict[str, Any]]: ...  # noqa: D102
 
 
+class FindOutputs(Protocol):
+    """`adapters.host_facts.find_outputs`."""
+
+    def __call__(  # noqa: D102
+        self,
+        declared: tuple[str, ...],
+        values: Mapping[str, str],
+        data_root: str,
+        *,
+        unreadable: Callable[[OSError], None],
+    ) -> list[dict[str, Any]]: ...
+
+
 def _no_as_of(job: Job, mode: str, _date: date, _keys: Mapping[str, str]) -> datetime:
     raise OrchctlError(f"nothing here gives the instant of {mode} for {job.name}")
 
@@ -96,7 +111,8 @@ class Host:
     asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
     informed (`runner.guard`). `legacy_running` answers which legacy services of a job run now; it raises OrchctlError
     where that cannot be known. `eyes` look at what systemd did; None: nothing does. `as_of` gives the instant of an
-    as-of mode for a date; it raises OrchctlError. `chance` is a random share from 0 to 1.
+    as-of mode for a date; it raises OrchctlError. `chance` is a random share from 0 to 1. `ship` is where lines and
+    events go besides, by the catalog's table and the labels of the run.
     """
 
     applied: AppliedPort
@@ -106,7 +122,7 @@ class Host:
     manifests: Callable[[str], ManifestsPort]
     place: Callable[[], Place]
     git_sha: Callable[[str], str | None]
-    find_outputs: Callable[[tuple[str, ...], Mapping[str, str], str], list[dict[str, Any]]]
+    find_outputs: FindOutputs
     environment: Mapping[str, str]
     later_due: Callable[[datetime], datetime | None] = lambda _slot: None
     tell: Callable[..., None] = lambda **_facts: None
@@ -114,5 +130,6 @@ class Host:
     eyes: Eyes | None = None
     as_of: Callable[[Job, str, date, Mapping[str, str]], datetime] = _no_as_of
     chance: Callable[[], float] = random.random
+    ship: Callable[[LokiTable, Mapping[str, str]], Ship] = lambda _table, _labels: Nowhere()
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sleep: Callable[[float], None] = time.sleep

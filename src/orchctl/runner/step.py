@@ -18,7 +18,7 @@ from orchctl.errors import OrchctlError
 from orchctl.runner import resume
 from orchctl.runner.facts import Facts, Log
 from orchctl.runner.record import Record
-from orchctl.runner.step_work import Broken, Skipped, Try, Work, as_broken
+from orchctl.runner.step_work import Broken, Skipped, Try, Work, as_broken, kind_of
 from orchctl.runner.tasks import Result, Stop, Task
 
 _NEVER_BEGUN = 0
@@ -110,12 +110,11 @@ class StepRun:
 
     def _failed_itself(self, error: Exception, log: Log) -> Result:
         """End with an error of our own making, as well as it can be recorded."""
-        said = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+        told = error.message if isinstance(error, OrchctlError) else f"{type(error).__name__}: {error}"
+        said = told.encode("utf-8", "backslashreplace").decode()
         log(f"{self.step.name} could not be carried out: {said}")
         with self._guard:
-            made = self._facts.manifests.existing(self.step.name, self._facts.game_date, self._facts.run_id)
-            kept = {"promoting": made["promoting"]} if made is not None and made.get("promoting") else {}
-            self._end_without_a_try("failed", said, log, **kept)
+            self._end_without_a_try("failed", said, log, error=error)
         return Result("failed", said)
 
     @contextmanager
@@ -170,6 +169,11 @@ class StepRun:
     def _kept(self, log: Log) -> Result | None:
         try:
             made = resume.standing(self._facts, self.step, log)
+        except (OSError, OrchctlError) as error:
+            said = f"whether it has been done cannot be known: {error}"
+            with self._guard:
+                self._end_without_a_try("failed", said, log, error=error)
+            return Result("failed", said)
         except Exception as error:  # noqa: BLE001 - a manifest can hold anything
             log(f"whether {self.step.name} has been done cannot be known, it runs again: {error}")
             return None
@@ -193,20 +197,31 @@ class StepRun:
         return int(made["attempt"]) + (1 if begun else 0)
 
     def _end_without_a_try(
-        self, status: Literal["skipped", "cancelled", "failed"], reason: str, log: Log, **fields: Any
+        self,
+        status: Literal["skipped", "cancelled", "failed"],
+        reason: str,
+        log: Log,
+        *,
+        error: Exception | None = None,
     ) -> None:
+        """End it, and record that. `error` is what went wrong with it, where it failed on our side."""
         unrecorded = None
         try:
-            if not fields and (made := resume.worth_keeping(self._facts, self.step)) is not None:
+            made = resume.worth_keeping(self._facts, self.step)
+            if made is not None and (error is None or made["status"] == "success"):
                 # The success of an earlier attempt, which this one did not come to look at: it may still stand.
                 self._record(log, made["attempt"]).tell(step_events.FINISHED, reason, status=status)
             else:
+                # What the try that went wrong has promoted, the next one can take as it is.
+                carried = {} if made is None else {"promoting": made["promoting"]}
                 record = self._record(log, self._next_attempt())
-                unrecorded = record.end(status, reason=reason, **fields).unrecorded
-        except OrchctlError as error:
-            unrecorded = error.message
+                unrecorded = record.end(status, reason=reason, **carried).unrecorded
+        except OrchctlError as problem:
+            # Nothing is written over what cannot be read: it may be a success.
+            unrecorded = problem.message
         shown: StepStatus = "warned" if status == "failed" and self.step.optional else status
-        self.outcome = StepOutcome(self.step.name, shown, reason, unrecorded=unrecorded)
+        kind = kind_of(error) if error is not None else None
+        self.outcome = StepOutcome(self.step.name, shown, reason, kind=kind, unrecorded=unrecorded)
 
     def _once(self, log: Log) -> Result:
         now = time.monotonic()

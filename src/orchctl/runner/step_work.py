@@ -11,12 +11,12 @@ from typing import Any
 
 from orchctl.core import failures, step_events, templates
 from orchctl.core.catalog_steps import ContractUse, StepTable
-from orchctl.core.failures import Failure
+from orchctl.core.failures import ErrorClass, Failure
 from orchctl.core.manifest import RunError
 from orchctl.core.mask import Masker
 from orchctl.core.names import parse_instant
 from orchctl.errors import NotAllowed, OrchctlError, PublishError, PublishNotAllowed
-from orchctl.runner import contracts, environment, inputs, publish, resume
+from orchctl.runner import contracts, environment, inputs, publish, resume, shipping
 from orchctl.runner.contracts import Boundary
 from orchctl.runner.facts import Facts, Log, problem_of
 from orchctl.runner.inputs import Input
@@ -64,6 +64,13 @@ class Try:
         return self.pump.tail() if self.pump is not None else ""
 
 
+def kind_of(error: BaseException) -> ErrorClass:
+    """Return the class of an error of our own: of the disk, of publishing, or any other."""
+    if isinstance(error, (NotAllowed, PublishNotAllowed, PermissionError)):
+        return "permission"
+    return "publish" if isinstance(error, PublishError) else "other"
+
+
 def as_broken(error: BaseException, this: Try) -> BaseException:
     """Return what a try ended with as `Broken`, whatever it was; a step that is skipped stays that."""
     if isinstance(error, (Broken, Skipped)):
@@ -73,13 +80,9 @@ def as_broken(error: BaseException, this: Try) -> BaseException:
         if error.hint is not None:
             this.log(f"hint: {mask(error.hint)}")
         return Broken(RunError("NotStarted", mask(error.message)), failures.judge(error.shell_code, error.message))
-    if isinstance(error, PublishError):
-        kind = failures.of("permission" if isinstance(error, PublishNotAllowed) else "publish")
-    elif isinstance(error, (NotAllowed, PermissionError)):
-        kind = failures.of("permission")
-    else:
-        kind = Failure("other", may_retry=not isinstance(error, OrchctlError))
+    kind = failures.of(kind_of(error))
     if isinstance(error, OrchctlError):
+        kind = replace(kind, may_retry=False)
         if error.hint is not None:
             this.log(f"hint: {mask(error.hint)}")
         return Broken(RunError(name, mask(error.message), this.tail or None), kind)
@@ -94,9 +97,14 @@ class Work:
 
     def do(self) -> None:
         """Do it all. Raises `Broken`, `Skipped`, or whatever `as_broken` makes `Broken` of."""
-        this, problem = self._this, None
+        this = self._this
+        problem: OSError | OrchctlError | None = None
         # Before the start of this try replaces the record of the last.
-        before = resume.announced(self._facts, self._step)
+        try:
+            before = resume.announced(self._facts, self._step)
+        except PublishError:
+            this.found |= resume.announcement(self._facts, self._step)  # so that the next try can look once more
+            raise
         if before is not None:
             self._adopt(before)
             return
@@ -104,11 +112,11 @@ class Work:
         try:
             this.inputs = inputs.resolve(self._facts, self._step)
             this.found["inputs"] = [each.to_json() for each in this.inputs]
-        except OSError as error:
+        except (OSError, OrchctlError) as error:
             problem = error
         this.record.begin(**this.found, **promise)
         if problem is not None:
-            kind = failures.of("permission" if isinstance(problem, PermissionError) else "input")
+            kind = failures.of("permission" if isinstance(problem, (PermissionError, NotAllowed)) else "input")
             raise Broken(RunError("InputUnreadable", f"an input cannot be looked at: {problem}"), kind)
         self._mind_the_gaps()
         environment.own_folder(this.record.directory, self._facts.who.account)
@@ -148,7 +156,8 @@ class Work:
         directory = self._this.record.directory
         if step.publish is not None:
             publish.check_place(step.publish, self._words(None), directory)
-        return publish.open_staging(directory, facts.job.data_root, facts.place, facts.who.account)
+        left_s = self._this.left_s
+        return publish.open_staging(directory, facts.job.data_root, facts.place, facts.who.account, lasts_s=left_s)
 
     def _words(self, staging: Path | None) -> dict[str, str]:
         own = {templates.STAGING: str(staging)} if staging is not None else {}
@@ -165,7 +174,8 @@ class Work:
             inherit_fds=(self._lock,),
         )
         this.masker = facts.masker(command)
-        this.pump = OutputPump(log_path=this.record.log_path, masker=this.masker, emit=this.log)
+        also = shipping.to_lines(facts.ship, facts.about(this.record.attempt, step.name))
+        this.pump = OutputPump(log_path=this.record.log_path, masker=this.masker, emit=this.log, also=also)
         self._check(self._of_inputs(), command)
         command = replace(command, timeout_s=this.left_s)
         try:

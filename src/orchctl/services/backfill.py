@@ -189,7 +189,7 @@ def _check(job: Job, mode: str | None, first: date, given: Mapping[str, str]) ->
     try:
         partition.keys(job, first, given)
     except ValueError as error:
-        raise UsageError(str(error), hint="give it with --param KEY=VALUE") from error
+        raise UsageError(str(error), hint=partition.hint(job, given)) from error
 
 
 def _steps(job: Job, text: str | None) -> tuple[str, ...]:
@@ -271,9 +271,7 @@ def _history(tree: BackfillTree, job: Job, asked: Asked, day: date) -> History:
     keys = partition.keys(job, day, asked.partition)
 
     def is_of_it(data: Mapping[str, Any]) -> bool:
-        """Whether a run was of the same partition; an older one may not tell a key."""
-        told = data.get("partition") or {}
-        return all(told.get(key, value) == value for key, value in keys.items())
+        return partition.is_of(data.get("partition") or {}, job, keys)
 
     if asked.steps:
         each = [History.of([run for run, data in tree.runs_on(step, day) if is_of_it(data)]) for step in asked.steps]

@@ -77,8 +77,8 @@ def _inputs(world: World, prepared: Prepared, day: date, as_of: datetime) -> Ite
         for table in step.inputs:
             try:
                 yield _input(world, prepared, step, table, _Now(day, as_of, names, keys))
-            except OSError as error:
-                yield Selected(step.name, table.name, note=f"cannot be looked at: {error.strerror}", gap=True)
+            except (OSError, OrchctlError) as error:
+                yield Selected(step.name, table.name, note=f"cannot be looked at: {error}", gap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _published(world: World, job: Job, step: StepTable, table: InputTable, now: 
     """Return what another run of a step that is not chosen has published, the newest as of then."""
     selected = partial(Selected, step.name, table.name)
     manifests = world.tree(job.data_root).published(table.step or "", now.day)
-    for each in snapshots.earlier(manifests, job=job.name, keys=now.keys, as_of=now.as_of):
+    for each in snapshots.earlier(manifests, job=job, keys=now.keys, as_of=now.as_of):
         if world.disk.is_there(each.path):
             return selected(each.path, each.as_of, f"of run {each.run_id}")
     return selected(note=f"step {table.step} has published nothing for {now.day}", gap=True)

@@ -11,6 +11,7 @@ from typing import Protocol
 from orchctl.core.catalog import Catalog
 from orchctl.core.contracts import Boundary, Checked, ContractTable
 from orchctl.core.names import nearest, parse_instant
+from orchctl.core.snapshots import instant_of
 from orchctl.errors import UsageError
 
 
@@ -46,9 +47,9 @@ def check(
 ) -> tuple[Checked, ...]:
     """Check the file at `path`, an absolute one, or each Parquet file of that folder; one Checked for each.
 
-    `as_of` is the run_as_of_ts, None: now. `snapshot`: when the file's snapshot was taken. A schema's module is found
-    from the working directory of the jobs that use the contract, where they have the same. Raises UsageError,
-    ContractsUnavailable, OrchctlError.
+    `as_of` is the run_as_of_ts, None: now. `snapshot`: when the file's snapshot was taken, also as in its name. A
+    schema's module is found from the working directory of the jobs that use the contract, where they have the same.
+    Raises UsageError, ContractsUnavailable, OrchctlError.
     """
     boundary = Boundary(
         contract=name,
@@ -56,7 +57,7 @@ def check(
         root=path,
         file="*.parquet",
         as_of=now if as_of is None else _instant("--as-of", as_of),
-        snapshot=None if snapshot is None else _instant("--snapshot", snapshot),
+        snapshot=None if snapshot is None else _snapshot(snapshot),
     )
     jobs = {use.partition("/")[0] for use in _users(catalog, name)} if boundary.table.schema_class else ()
     directories = {catalog.jobs[job].working_directory for job in jobs}
@@ -88,3 +89,11 @@ def _instant(option: str, text: str) -> datetime:
         return parse_instant(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
+
+
+def _snapshot(text: str) -> datetime:
+    found = instant_of(text)
+    if found is None:
+        said = f"--snapshot: {text!r:.60} is not an instant like 2025-12-19T05:00:00Z or 20251219T050000Z"
+        raise UsageError(said, hint="it is the part of the snapshot's name that says when it was taken")
+    return found

@@ -143,17 +143,18 @@ class Claims(Protocol):
 
 
 class StackHost(Protocol):
-    """Server and worker as processes of this host. See `adapters/local_stack.py`."""
+    """Server and worker of this host. See `adapters/local_stack.py` and, where they are units, `unit_stack.py`."""
 
     def start_server(self, port: int) -> str: ...  # noqa: D102
     def start_worker(self, pool: str, api_url: str, *, limit: int) -> None: ...  # noqa: D102
     def worker_name(self, pool: str) -> str: ...  # noqa: D102
     def stop(self, name: str, *, patience_s: float) -> bool: ...  # noqa: D102
     def pid(self, name: str) -> int | None: ...  # noqa: D102
+    def alive(self, name: str) -> bool: ...  # noqa: D102
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
     def guards(self) -> int: ...  # noqa: D102
     def api_url(self) -> str | None: ...  # noqa: D102
-    def log_path(self, name: str) -> Path: ...  # noqa: D102
+    def log_path(self, name: str) -> Path | str: ...  # noqa: D102
     def log_tail(self, name: str) -> str: ...  # noqa: D102
 
 

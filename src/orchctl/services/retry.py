@@ -15,7 +15,7 @@ from orchctl.core.remote import RemoteRun
 from orchctl.core.slots import Owner
 from orchctl.errors import GateRefused, OrchctlError, UsageError
 from orchctl.services.ports import Applied, Claims, ManifestTree, Prefect
-from orchctl.services.trigger import job_of, synced
+from orchctl.services.trigger import Started, job_of, synced
 
 MESSAGE = "asked for by orchctl runs retry"
 _GOING = frozenset({"PENDING", "RUNNING", "CANCELLING", "PAUSED"})
@@ -37,16 +37,13 @@ class Retried:
     """A run that will be run again. `kept` and `again` are its steps, empty for a command.
 
     `attempt` is the number that the next attempt will have. What is kept is looked at once more when it runs: whatever
-    has changed since runs too. `notes` are what the operator should know.
+    has changed since runs too.
     """
 
-    run: Run
-    flow_run_id: str
-    ui_url: str
+    started: Started
     attempt: int
     kept: tuple[str, ...]
     again: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def retry(world: World, tree: ManifestTree, run: Run, *, from_step: str | None, force: bool) -> Retried:
@@ -69,8 +66,9 @@ def retry(world: World, tree: ManifestTree, run: Run, *, from_step: str | None, 
         notes.append(f"the catalog has changes of {run.job} that are not synced: what was synced runs")
     if not any(worker.online for worker in world.prefect.workers(job.work_pool)):
         notes.append(f"no worker is online in pool {job.work_pool}: the run waits for one (`orchctl host up`)")
-    url = world.prefect.run_url(flow_run.id)
-    return Retried(run, flow_run.id, url, flow_run.run_count + 1, kept, again, tuple(notes))
+    url, directory = world.prefect.run_url(flow_run.id), tree.directory_of(run)
+    started = Started(applied_job, run.run_id, flow_run.id, url, directory, tuple(notes))
+    return Retried(started, flow_run.run_count + 1, kept, again)
 
 
 def set_again(prefect: Prefect, flow_run: RemoteRun, *, digest: str, from_step: str, message: str) -> None:
@@ -145,7 +143,8 @@ def _steps(
     if from_step is not None and from_step not in names:
         near = nearest(from_step, names)
         hint = f'did you mean "{near}"?' if near else f"its steps: {', '.join(names)}"
-        raise UsageError(f"run has no step {from_step!r:.80}", hint=hint)
+        run_id = manifest["partition"]["run_id"]
+        raise UsageError(f"run {run_id} has no step {from_step!r:.80}", hint=hint)
     forced = steps.descendants(job.steps, from_step) | {from_step} if from_step else frozenset()
     done = {made["step"] for made in tree.steps_of(manifest) if made["status"] == "success"}
     kept = tuple(name for name in names if name in done and name not in forced)

@@ -37,6 +37,11 @@ class Logs:
         for name, directory in steps.items():
             yield from self._named(name, directory, last=last)
 
+    def pass_over(self) -> None:
+        """Pass over what is there: only what comes from now on is new."""
+        for _ in self.new(last=True):
+            pass
+
     def _plain(self, directory: Path) -> Iterator[bytes]:
         for path in self.tree.logs_in(directory):
             yield from self._chunks(path)

@@ -67,50 +67,71 @@ def up(
     external_url: str | None,
     clock: Clock,
     say: Callable[[str], None],
+    before_worker: Callable[[str], object] = lambda _: None,
 ) -> Status:
     """Start what is not running and wait until it works. Repeatable.
 
     `pools` says how many runs at a time the worker of each pool takes: a worker that runs already keeps its number.
 
-    With `external_url` only workers are started, for a server that somebody else keeps. Raises OrchctlError
-    with the last lines of the log where something does not come up; what was started stays for a look.
+    `before_worker` is called with its pool before a worker starts. With `external_url` only workers are started, for a
+    server that somebody else keeps. Raises OrchctlError with the last lines of the log where something does not come
+    up; what was started stays for a look.
     """
     if external_url is None:
-        if host.pid(SERVER) is None:
-            url = host.start_server(port)
-            say(f"server starting on {url}")
-        else:
-            url = host.api_url() or ""
-            say(f"server is running (pid {host.pid(SERVER)})")
-        prefect = connect(url)
-        _wait_for_server(host, prefect, clock)
-        _wait_for_effect(host, prefect, clock)
-        say("server schedules runs")
+        url, prefect = _server(host, connect, port, clock, say)
     else:
         url, prefect = external_url, connect(external_url)
         prefect.version()
     for pool, limit in pools.items():
-        _worker(host, prefect, pool, limit, url, clock)
-        say(f"worker of pool {pool} is online")
+        if prefect.pool(pool) is None:
+            prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
+        since = None
+        if not host.alive(f"worker-{pool}"):
+            before_worker(pool)
+            since = clock.now() - HEARTBEAT_SLACK
+            host.start_worker(pool, url, limit=limit)
+        wait_for_worker(host, prefect, pool, since=since, clock=clock, say=say)
     return status(host, connect, url, tuple(pools), schedules=True if external_url is None else None)
 
 
-def _worker(host: StackHost, prefect: Prefect, pool: str, limit: int, url: str, clock: Clock) -> None:
+def _server(
+    host: StackHost, connect: Callable[[str], Prefect], port: int, clock: Clock, say: Callable[[str], None]
+) -> tuple[str, Prefect]:
+    if not host.alive(SERVER):
+        url = host.start_server(port)
+        say(f"server starting on {url}")
+    else:
+        url = host.api_url() or ""
+        say(f"server is running (pid {host.pid(SERVER)})")
+    prefect = connect(url)
+    _wait_for_server(host, prefect, clock)
+    _wait_for_effect(host, prefect, clock)
+    say("server schedules runs")
+    return url, prefect
+
+
+def wait_for_worker(
+    host: StackHost,
+    prefect: Prefect,
+    pool: str,
+    *,
+    since: datetime | None,
+    clock: Clock,
+    say: Callable[[str], None],
+) -> None:
+    """Wait until this host's worker of a pool polls. Raises OrchctlError.
+
+    `since`: it was started then, and what the server remembers of one that is gone does not count.
+    """
     name = f"worker-{pool}"
-    if prefect.pool(pool) is None:
-        prefect.create_pool(pool, description="Jobs of this host, kept by orchctl")
-    since = None
-    if host.pid(name) is None:
-        # What the server remembers of a worker that is gone must not count for the one that starts now.
-        since = clock.now() - HEARTBEAT_SLACK
-        host.start_worker(pool, url, limit=limit)
     _wait(
         lambda: _polls(host, prefect, pool, since),
         WORKER_PATIENCE_S,
         clock,
-        alive=lambda: host.pid(name) is not None,
+        alive=lambda: host.alive(name),
         failed=lambda: _not_up(host, name, f"the worker of pool {pool} does not poll"),
     )
+    say(f"worker of pool {pool} is online")
 
 
 def _polls(host: StackHost, prefect: Prefect, pool: str, since: datetime | None) -> bool:
@@ -130,7 +151,7 @@ def _wait_for_server(host: StackHost, prefect: Prefect, clock: Clock) -> None:
         answers,
         SERVER_PATIENCE_S,
         clock,
-        alive=lambda: host.pid(SERVER) is not None,
+        alive=lambda: host.alive(SERVER),
         failed=lambda: _not_up(host, SERVER, "the server does not answer"),
     )
 
@@ -152,7 +173,7 @@ def _wait_for_effect(host: StackHost, prefect: Prefect, clock: Clock) -> None:
             lambda: bool(prefect.scheduled_runs([deployment])),
             EFFECT_PATIENCE_S,
             clock,
-            alive=lambda: host.pid(SERVER) is not None,
+            alive=lambda: host.alive(SERVER),
             failed=lambda: _not_up(host, SERVER, "the server answers and schedules nothing"),
         )
     finally:
@@ -178,7 +199,7 @@ def _wait(
 
 def _not_up(host: StackHost, name: str, what: str) -> OrchctlError:
     tail = host.log_tail(name)
-    state = "it is still running" if host.pid(name) is not None else "it has ended"
+    state = "it is still running" if host.alive(name) else "it has ended"
     return OrchctlError(f"{what}; {state}" + (f"\n{tail}" if tail else ""), hint=f"its log: {host.log_path(name)}")
 
 
@@ -233,7 +254,10 @@ def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
     name = f"worker-{pool}"
     if prefect is None:
         return Part(name, host.pid(name), False, "the server does not answer", _log(host, name))
-    workers = prefect.workers(pool) if prefect.pool(pool) is not None else ()
+    try:
+        workers = prefect.workers(pool) if prefect.pool(pool) is not None else ()
+    except OrchctlError as error:  # a server without its database answers, and knows nothing
+        return Part(name, host.pid(name), False, error.message, _log(host, name))
     online = [worker for worker in workers if worker.online]
     # The server calls a worker online for a while after it has gone: where it is ours, its process tells more.
     started_here = name in host.names() and host.pid(name) is None

@@ -71,7 +71,7 @@ class Wish:
         try:
             partition.keys(job, day, self.partition)
         except ValueError as error:
-            raise UsageError(str(error), hint="give it with --param KEY=VALUE") from error
+            raise UsageError(str(error), hint=partition.hint(job, self.partition)) from error
         instant = _read("--as-of", parse_instant, self.as_of)
         if self.as_of_mode is not None:
             # The run must be for the very date that the instant is for, also where midnight comes between.
@@ -197,9 +197,10 @@ def follow(
     started: Started,
     *,
     sleep: Callable[[float], None],
+    logs: Logs | None = None,
 ) -> Iterator[Progress | Ended]:
-    """Yield what happens to a run until it has ended; the last item is an `Ended`."""
-    logs = Logs(tree, started.directory)
+    """Yield what happens to a run until it has ended; the last item is an `Ended`. `logs` None: from the beginning."""
+    logs = logs or Logs(tree, started.directory)
     while True:
         flow_run = prefect.flow_run(started.flow_run_id)
         if flow_run is None:

@@ -101,7 +101,7 @@ class App:
         """The catalog; loading it refreshes what shell completion answers from. Raises CatalogInvalid."""
         from orchctl.adapters import completion_cache, toml_files
 
-        catalog = toml_files.load(self.settings.config_dir)
+        catalog = toml_files.load(self.settings.config_dir, trust=self.trusted)
         completion_cache.write(self.settings.state_dir, catalog)
         return catalog
 
@@ -128,6 +128,13 @@ class App:
         """The zone that instants are shown in: the catalog's, else this host's."""
         catalog = self.catalog_if_valid
         return catalog.timezone if catalog is not None else self.host_zone
+
+    @cached_property
+    def trusted(self) -> frozenset[int]:
+        """Users besides itself and root whose files this process believes: see `adapters/belief.py`."""
+        from orchctl.adapters import belief
+
+        return belief.trusted(self.settings.state_dir, self._environment.get("SUDO_USER") or None)
 
     @cached_property
     def applied(self) -> AppliedCatalogs:
@@ -208,7 +215,7 @@ class App:
         from orchctl.adapters import toml_files
         from orchctl.core.catalog_edit import Texts
 
-        found = toml_files.texts(self.settings.config_dir)
+        found = toml_files.texts(self.settings.config_dir, trust=self.trusted)
         return Texts(found[toml_files.JOBS], found[toml_files.SCHEDULES], found[toml_files.CONTRACTS])
 
     def write_catalog(self, contents: Mapping[str, str]) -> None:

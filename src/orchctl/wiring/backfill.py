@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchctl.adapters import host_facts, host_lock, inputs
@@ -21,7 +22,7 @@ def world(app: App) -> World:
         catalog=app.catalog,
         prefect=app.prefect,
         applied=app.applied,
-        tree=Backfills,
+        tree=partial(Backfills, trust=app.trusted),
         disk=inputs,
         as_of=app.instant_of,
         living=host_facts.flow_runs_here,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def world(app: App) -> World:
     """Return the host and the server that the gates look at. Raises CatalogInvalid."""
+    from orchctl.adapters.manifests import Manifests
     from orchctl.services.gates import World
 
     prefect = app.connect(app.api_url, attempts=2)
@@ -23,7 +24,7 @@ def world(app: App) -> World:
         owners=app.owners,
         handovers=app.handovers,
         applied=app.applied,
-        tree=app.tree,
+        tree=lambda data_root: Manifests(data_root, trust=app.trusted),
         timers=app.timer_switch,
         cron=app.cron_switch,
         confirm=app.confirm_timer,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from orchctl import wiring
-from orchctl.adapters import host_facts
+from orchctl.adapters import belief, host_facts
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.as_of import AsOf
 from orchctl.adapters.claims import Claims, Locks
+from orchctl.adapters.loki import Loki
 from orchctl.adapters.manifests import Manifests
 from orchctl.adapters.owners import Owners
 from orchctl.services import observe
@@ -28,7 +30,7 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
         owners=Owners(state),
         claims=Claims(state),
         locks=Locks(state),
-        manifests=Manifests,
+        manifests=partial(Manifests, trust=belief.trusted(state, None)),
         place=host_facts.here,
         git_sha=host_facts.git_sha,
         find_outputs=host_facts.find_outputs,
@@ -37,4 +39,5 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
         eyes=eyes,
         legacy_running=lambda job: observe.legacy_running(job, eyes),
         as_of=AsOf(environment).instant,
+        ship=lambda table, labels: Loki(table, labels, environment),
     )

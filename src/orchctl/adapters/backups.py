@@ -1,0 +1,259 @@
+"""Archives on disk, what goes into one, and what is remembered of the newest: `state/host/backups.json`.
+
+An archive is made under another name, in a folder that only its user may look into, and appears whole. Names that
+begin with a dot are what a killed backup left; the next one removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from orchctl.adapters import backup_archive, belief, files
+from orchctl.adapters.state_folder import StateFolder
+from orchctl.core import backup
+from orchctl.core.backup import Archive, Manifest, Member
+from orchctl.core.installation import ENCRYPTION_KEY, Installation
+from orchctl.core.names import format_instant, parse_instant
+from orchctl.errors import GateRefused, NotAllowed, OrchctlError, StateBroken
+
+_RECORD = "backups.json"
+RESTORE = "restore.json"
+"""In `state/host`: there while a restore is going, or was interrupted."""
+_STAGING = ".orchctl-backup-"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An archive that is remembered: `at` is when it was made, or found whole (UTC)."""
+
+    path: str
+    size_bytes: int
+    created_at: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The newest backup, and the newest verification, of a state directory; None: there was none."""
+
+    backup: Noted | None
+    verified: Noted | None
+
+
+def last(state_dir: Path) -> Last:
+    """Return what is remembered of backups. Raises StateBroken."""
+    folder = StateFolder(state_dir, "host")
+    data = folder.read_json(_RECORD)
+    try:
+        return Last(*(_noted((data or {}).get(key)) for key in ("backup", "verified")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StateBroken(f"{folder.path(_RECORD)} cannot be believed", hint="look at it, and remove it") from error
+
+
+def _noted(data: dict[str, Any] | None) -> Noted | None:
+    if data is None:
+        return None
+    instants = (parse_instant(data["created_at"]), parse_instant(data["at"]))
+    return Noted(str(data["path"]), int(data["size_bytes"]), *instants)
+
+
+class Shelf:
+    """The archives of a state directory, and what goes into the next one.
+
+    `encryption_key` is what encrypts Prefect's blocks where the environment holds it; None: the settings of the
+    installation, or the database, do. `trust` are users (uids) whose folders count as ours.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        config_dir: Path,
+        *,
+        installation: Installation | None,
+        encryption_key: str | None,
+        trust: Collection[int] = (),
+    ) -> None:
+        self._state_dir, self._config_dir, self._installation = state_dir, config_dir, installation
+        self._encryption_key, self._trust = encryption_key, trust
+        self._record = StateFolder(state_dir, "host")
+
+    def folder(self, to: Path | None) -> Path:
+        """Return the folder of archives, made where it is missing: `to`, else `backups` in the state directory.
+
+        Raises GateRefused where others may write to it: they could put another archive in the place of one.
+        """
+        folder = (to or self._state_dir / "backups").absolute()
+        files.make_private(folder)
+        try:
+            doubts = belief.doubts(folder, folder.stat(), trust=self._trust)
+        except OSError as error:
+            raise OrchctlError(f"cannot look at {folder}: {error.strerror}") from error
+        if doubts:
+            said, mend = belief.told(doubts)
+            raise GateRefused(f"archives in {folder} could not be believed: {said}", hint=mend)
+        return folder
+
+    @contextmanager
+    def staging(self, folder: Path) -> Iterator[Path]:
+        """Give an empty folder beside the archives; it is removed again, and so is what a killed backup left of one."""
+        for left in folder.glob(f"{_STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        made = folder / f"{_STAGING}{os.getpid()}"
+        with _mapped(made):
+            made.mkdir(mode=0o700)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def gather(self, staging: Path) -> tuple[str, ...]:
+        """Copy what belongs in an archive besides the database. Returns what was left out, and why, in words."""
+        left_out: list[str] = []
+        with _mapped(staging):
+            for part in ("database", *backup.PARTS, "host/units"):
+                (staging / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._gather_state(staging / "state", left_out)
+            for name in backup.CATALOG_FILES:
+                if (path := self._config_dir / name).exists():
+                    _take(path, staging / "catalog" / name, left_out, follow=True)
+            self._gather_host(staging, left_out)
+        return tuple(left_out)
+
+    def _gather_state(self, target: Path, left_out: list[str]) -> None:
+        if not self._state_dir.is_dir():
+            return
+        for folder, inner, names, descriptor in os.fwalk(self._state_dir, follow_symlinks=False):
+            relative = os.path.relpath(folder, self._state_dir)
+            below = "" if relative == "." else f"{relative}/"
+            inner[:] = sorted(name for name in inner if backup.belongs(f"{below}{name}"))
+            for name in [each for each in inner if not stat.S_ISDIR(_mode(each, descriptor))]:
+                left_out.append(f"{folder}/{name} is a symbolic link")
+                inner.remove(name)
+            (target / below).mkdir(mode=0o700, exist_ok=True)
+            for name in sorted(name for name in names if backup.belongs(f"{below}{name}")):
+                _take(Path(folder) / name, target / below / name, left_out, within=descriptor)
+
+    def _gather_host(self, staging: Path, left_out: list[str]) -> None:
+        installed = self._installation
+        if installed is None:
+            if self._encryption_key is not None:
+                line = f"{ENCRYPTION_KEY}={self._encryption_key}\n".encode()
+                files.write_atomic(staging / backup.SETTINGS, line, mode=0o600)
+            return
+        (staging / backup.INSTALLATION).write_bytes(files.dump(installed.to_json()))
+        _take(Path(installed.settings), staging / backup.SETTINGS, left_out)
+        for unit in installed.units:
+            _take(Path(unit), staging / backup.UNITS / Path(unit).name, left_out)
+
+    @staticmethod
+    def members(staging: Path) -> tuple[Member, ...]:
+        """Return what was gathered, in the order of its paths, the database first: it is what takes longest."""
+        found = [str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()]
+        found.sort(key=lambda path: (not path.startswith("database/"), path))
+        return backup_archive.members_of(staging, found)
+
+    @staticmethod
+    def put(folder: Path, manifest: Manifest, staging: Path) -> Archive:
+        """Make the archive, read all of it again, and give it its name. Raises OrchctlError, BackupBroken."""
+        made = staging / "archive.tmp"
+        backup_archive.write(made, manifest, staging)
+        backup_archive.check(made)
+        number = 0
+        while True:
+            path = folder / backup.archive_name(manifest.hostname, manifest.created_at, number)
+            with _mapped(path):
+                try:
+                    os.link(made, path)
+                except FileExistsError:
+                    number += 1
+                    continue
+                files.sync_directory(folder)
+            return Archive(str(path), path.stat().st_size, manifest)
+
+    @staticmethod
+    def archives(folder: Path) -> tuple[Archive, ...]:
+        """Return the archives of a folder that say what they are; files that only have such a name are left alone."""
+        found = []
+        for path in sorted(folder.iterdir()):
+            if backup.is_archive_name(path.name) and (manifest := backup_archive.manifest_of(path)) is not None:
+                with contextlib.suppress(OSError):
+                    found.append(Archive(str(path), path.lstat().st_size, manifest))
+        return tuple(found)
+
+    @staticmethod
+    def remove(archive: Archive) -> None:
+        """Remove an archive. Repeatable."""
+        files.remove(Path(archive.path))
+
+    def unfinished_restore(self) -> str | None:
+        """Return the archive whose restore was interrupted, None where none was. Raises StateBroken."""
+        data = self._record.read_json(RESTORE)
+        return None if data is None else str(data.get("archive", ""))
+
+    def newest(self) -> Path | None:
+        """Return the newest archive that is remembered, None where there is none."""
+        noted = last(self._state_dir).backup
+        return None if noted is None else Path(noted.path)
+
+    def note_backup(self, archive: Archive) -> None:
+        """Remember an archive as the newest."""
+        self._note("backup", archive, archive.manifest.created_at)
+
+    def note_verified(self, archive: Archive, at: datetime) -> None:
+        """Remember that an archive was restored on trial and found whole."""
+        self._note("verified", archive, at)
+
+    def _note(self, key: str, archive: Archive, at: datetime) -> None:
+        noted = {
+            "path": archive.path,
+            "size_bytes": archive.size_bytes,
+            "created_at": format_instant(archive.manifest.created_at),
+            "at": format_instant(at),
+        }
+        try:
+            before = self._record.read_json(_RECORD)
+        except StateBroken:
+            before = None
+        self._record.write(_RECORD, {"version": 1, **(before if isinstance(before, dict) else {}), key: noted})
+
+
+def _take(path: Path, target: Path, left_out: list[str], *, within: int | None = None, follow: bool = False) -> None:
+    """Copy a plain file; what is none, or gone, is left out. `within`: the folder it is in, as it was opened."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path if within is None else path.name, flags, dir_fd=within)
+    except OSError as error:
+        left_out.append(f"{path}: {error.strerror}")
+        return
+    with open(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            left_out.append(f"{path} is not a plain file")
+            return
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+            shutil.copyfileobj(source, copy)
+
+
+def _mode(name: str, folder: int) -> int:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise NotAllowed(f"cannot write {path}: {error.strerror}", hint="see who owns the folder") from error
+    except OSError as error:
+        raise OrchctlError(f"cannot write {path}: {error.strerror or error}") from error

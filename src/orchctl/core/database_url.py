@@ -1,0 +1,124 @@
+"""The URL of Prefect's database, as SQLAlchemy writes it: where the database is, and who opens it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from orchctl.core.installation import DATABASE
+
+Kind = Literal["sqlite", "postgresql"]
+KEYS = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", DATABASE)
+"""The settings that name the database; the first goes first, as in Prefect."""
+
+_PORT = 5432
+_LONGEST = 63
+"""Bytes of a name in PostgreSQL (NAMEDATALEN - 1); what is longer it cuts, silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sqlite:
+    """A file. `path` is absolute."""
+
+    path: str
+    kind: Kind = "sqlite"
+
+    @property
+    def url(self) -> str:
+        """The URL that Prefect opens it by."""
+        return f"sqlite+aiosqlite:///{self.path}"
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people."""
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A database of a PostgreSQL server. `host` may be the folder of a socket. `tls` is libpq's sslmode, None: its own
+    default. `password` is a secret: it is in `url`, and nowhere else that is shown.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str | None = field(repr=False)
+    name: str
+    tls: str | None = None
+    kind: Kind = "postgresql"
+
+    @property
+    def url(self) -> str:
+        """The URL that Prefect opens it by, with the password."""
+        secret = "" if self.password is None else f":{quote(self.password, safe='')}"
+        socket = self.host.startswith("/")
+        query = "&".join(
+            [*([f"host={quote(self.host, safe='')}"] if socket else []), *([f"ssl={self.tls}"] if self.tls else [])]
+        )
+        where = "" if socket else f"[{self.host}]" if ":" in self.host else self.host
+        account = f"{quote(self.user, safe='')}{secret}"
+        return f"postgresql+asyncpg://{account}@{where}:{self.port}/{quote(self.name, safe='')}" + (
+            f"?{query}" if query else ""
+        )
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people: no password."""
+        return f"postgresql://{self.user}@{self.host}:{self.port}/{self.name}"
+
+    def beside(self, suffix: str) -> Postgres:
+        """Return the database of this name with a suffix, on the same server."""
+        cut = self.name.encode()[: _LONGEST - len(suffix.encode())].decode(errors="ignore")
+        return Postgres(self.host, self.port, self.user, self.password, cut + suffix, self.tls)
+
+
+def of_settings(settings: Mapping[str, str], home: str) -> Sqlite | Postgres:
+    """Return the database that the settings of a server name; without one it is `prefect.db` in PREFECT_HOME.
+
+    Raises ValueError where it is named in a way that this cannot follow.
+    """
+    named = next((settings[key] for key in KEYS if settings.get(key)), None)
+    return parse(named) if named is not None else Sqlite(f"{home.rstrip('/')}/prefect.db")
+
+
+def parse(url: str) -> Sqlite | Postgres:
+    """Return what a URL names. Raises ValueError, whose words hold nothing of the URL: it may hold a password."""
+    scheme = url.partition("://")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return Sqlite(_path(url))
+    if scheme not in {"postgresql", "postgres"}:
+        raise ValueError("the URL of the database is neither one of SQLite nor one of PostgreSQL")
+    try:
+        parts = urlsplit(url)
+        port, query = parts.port, dict(parse_qsl(parts.query))
+    except ValueError:
+        raise ValueError("the URL of the database cannot be read") from None
+    name, user = unquote(parts.path.removeprefix("/")), unquote(parts.username or query.get("user", ""))
+    if not name or not user or "/" in name:
+        raise ValueError("the URL of the database names no user, or no database")
+    password = parts.password or query.get("password")
+    return Postgres(
+        host=unquote(parts.hostname or "") or query.get("host", "localhost"),
+        port=port or int(query.get("port", _PORT)),
+        user=user,
+        password=None if password is None else unquote(password),
+        name=name,
+        tls=_tls(query),
+    )
+
+
+def _path(url: str) -> str:
+    path = unquote(url.partition("://")[2].partition("?")[0])
+    # sqlite:////abs has an empty host and the path /abs; sqlite:///rel a path that depends on where Prefect starts.
+    path = path.removeprefix("/")
+    if not path.startswith("/"):
+        raise ValueError("the URL of the database names no absolute path of a file")
+    return path
+
+
+def _tls(query: Mapping[str, str]) -> str | None:
+    named = query.get("ssl") or query.get("sslmode")
+    return {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(named or "", named)

@@ -1,0 +1,158 @@
+"""What became of messages: the answer of a receiver, and the outbox of what is yet to be delivered. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchctl.core.alerts import Alerts, Message
+from orchctl.core.names import format_instant, parse_instant
+
+KEPT_FOR = timedelta(days=3)
+"""What could not be delivered for so long is given up: nobody can act on it any more."""
+MOST_A_CHANNEL = 20
+"""Letters that wait for one channel. Beyond them the oldest go; how many is told with the next that stays."""
+_FIRST_WAIT = timedelta(minutes=1)
+_LONGEST_WAIT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a message: `said` is the receiver's word, or ours where it said nothing; no secret is in it.
+
+    `attempts`: how often it was sent. `again`: whether it is worth sending again later as things are; a wrong password
+    or a certificate that is not trusted stays wrong until somebody puts it right.
+    """
+
+    ok: bool
+    said: str
+    attempts: int = 0
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The last attempt to deliver through a channel, at `at` (UTC). `ok_at`: the last one that worked, None: none yet.
+
+    `waiting`: how many messages wait for it.
+    """
+
+    channel: str
+    at: datetime
+    ok: bool
+    said: str
+    ok_at: datetime | None = None
+    waiting: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `from_json` reads it."""
+        return {
+            "channel": self.channel,
+            "at": format_instant(self.at),
+            "ok": self.ok,
+            "said": self.said,
+            "ok_at": format_instant(self.ok_at) if self.ok_at is not None else None,
+            "waiting": self.waiting,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Delivery:
+        """Read it. Raises KeyError, TypeError or ValueError on anything else."""
+        ok_at = data.get("ok_at")
+        return cls(
+            channel=str(data["channel"]),
+            at=parse_instant(data["at"]),
+            ok=data["ok"] is True,
+            said=str(data["said"]),
+            ok_at=parse_instant(ok_at) if ok_at is not None else None,
+            waiting=int(data.get("waiting", 0)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message on its way through one channel. `id` is the same in every attempt, so that a receiver can tell.
+
+    `due`: not before this is it sent again. `held`: not by itself, for its channel refused for good; it goes with the
+    next message that the channel takes.
+    """
+
+    id: str
+    channel: str
+    message: Message
+    queued: datetime
+    due: datetime
+    tries: int = 0
+    held: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `from_json` reads it."""
+        return {
+            "id": self.id,
+            "channel": self.channel,
+            "message": self.message.to_json(),
+            "queued": format_instant(self.queued),
+            "due": format_instant(self.due),
+            "tries": self.tries,
+            "held": self.held,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Letter:
+        """Read it. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            id=str(data["id"]),
+            channel=str(data["channel"]),
+            message=Message.from_json(data["message"]),
+            queued=parse_instant(data["queued"]),
+            due=parse_instant(data["due"]),
+            tries=int(data["tries"]),
+            held=data["held"] is True,
+        )
+
+
+def kept(letters: Iterable[Letter], alerts: Alerts, now: datetime) -> tuple[Letter, ...]:
+    """Return the letters that stay, oldest first: those of channels that are gone, and what is too old, go.
+
+    Of more than `MOST_A_CHANNEL` for a channel the oldest go.
+    """
+    left = [each for each in letters if each.channel in alerts.channels and now - each.queued < KEPT_FOR]
+    found: list[Letter] = []
+    for name in alerts.channels:
+        own = [each for each in left if each.channel == name]
+        lost = own[:-MOST_A_CHANNEL]
+        own = own[-MOST_A_CHANNEL:]
+        if lost:
+            own[0] = replace(own[0], message=_with_lost(own[0].message, len(lost)))
+        found += own
+    return tuple(sorted(found, key=lambda each: each.queued))
+
+
+def _with_lost(message: Message, lost: int) -> Message:
+    """Return a message that says how many before it were never delivered."""
+    said = f"(and {lost} earlier messages that could not be delivered)"
+    return replace(message, reason=f"{message.reason or ''} {said}".strip(), count=message.count + lost)
+
+
+def to_send(letters: Sequence[Letter], now: datetime) -> dict[str, tuple[Letter, ...]]:
+    """Return what is to be sent now, by channel, in order.
+
+    A channel with nothing due is left alone. Where something is due all that waits for it goes, what is held last:
+    whether the channel takes messages again shows with the first.
+    """
+    found: dict[str, tuple[Letter, ...]] = {}
+    for name in dict.fromkeys(each.channel for each in letters):
+        own = [each for each in letters if each.channel == name]
+        if any(each.due <= now and not each.held for each in own):
+            found[name] = tuple(sorted(own, key=lambda each: (each.held, each.queued)))
+    return found
+
+
+def after(letter: Letter, answer: Answer, now: datetime) -> Letter | None:
+    """Return what is left of a letter: None where it was delivered, else when it is tried again."""
+    if answer.ok:
+        return None
+    wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(letter.tries, 10))
+    return replace(letter, tries=letter.tries + 1, due=now + wait, held=not answer.again)

@@ -1,0 +1,51 @@
+"""The block that Prefect's automations send through: it hears an event, and sees to it that people do.
+
+Prefect's server loads it by the entry point `prefect.collections`. It holds two names; where a channel leads and which
+secret opens it says this host's disk. The event is written down at once and sent from a thread of its own: a receiver
+that is slow, or gone, holds up neither the server nor any other automation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from prefect.blocks.abstract import NotificationBlock, NotificationError
+from pydantic import Field
+
+from orchctl.errors import OrchctlError
+from orchctl.wiring import alert_host
+
+_threads: dict[str, list[threading.Thread]] = {}
+_guard = threading.Lock()
+
+
+class AlertChannel(NotificationBlock):
+    """A channel of orchctl's alerts.toml. The server's host knows where it leads."""
+
+    _block_type_name = "orchctl alert channel"
+    _block_type_slug = "orchctl-alert-channel"
+
+    catalog: str = Field(description="The name of the catalog.")
+    channel: str = Field(description="The name of the channel.")
+
+    async def notify(self, body: str, subject: str | None = None) -> None:  # noqa: ARG002 - Prefect's signature
+        """Take an event in. Raises NotificationError where nobody will ever hear of it."""
+        try:
+            said = await asyncio.to_thread(alert_host.hear, body, catalog=self.catalog, channel=self.channel)
+        except (OrchctlError, ValueError, OSError) as error:
+            raise NotificationError(f"not told: {error}") from error
+        self.logger.debug("alert through %s: %s", self.channel, said)
+        if said == "queued":
+            _send_soon(self.catalog, self.channel)
+
+
+def _send_soon(catalog: str, channel: str) -> None:
+    """See to it that somebody looks into the box from now on: one thread may be about to end, a second one is not."""
+    with _guard:
+        alive = [thread for thread in _threads.get(channel, []) if thread.is_alive()]
+        if len(alive) < 2:
+            thread = threading.Thread(target=alert_host.deliver, args=(catalog, channel), daemon=True)
+            alive.append(thread)
+            thread.start()
+        _threads[channel] = alive

@@ -1,0 +1,171 @@
+"""What `doctor` looks at, put together. Nothing is built that writes: not even what completion answers from."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from orchctl.adapters import backups, doctor_facts, doctor_sockets, doctor_versions, env_files, toml_files
+from orchctl.adapters.alert_boxes import AlertBoxes
+from orchctl.adapters.applied import AppliedCatalogs
+from orchctl.adapters.deliveries import Deliveries
+from orchctl.adapters.installed import Installed
+from orchctl.adapters.local_stack import LocalStack
+from orchctl.core import host_units
+from orchctl.core.doctor_facts import Backup
+from orchctl.core.installation import AUTH_CLIENT
+from orchctl.errors import OrchctlError
+from orchctl.services import alerts
+from orchctl.services.doctor_world import Facts, Once, World
+from orchctl.wiring import App, host
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from orchctl.adapters.prefect_api import PrefectApi
+    from orchctl.core.alerts import Alerts
+    from orchctl.core.catalog import Catalog
+    from orchctl.core.installation import Installation
+
+PATIENCE_S = 6.0
+"""So long is waited for Prefect in all, beyond what a server that is well takes."""
+
+
+class _Looking(App):
+    """An app that only looks: root believes what the state directory's owner wrote there, where it would not act on it.
+
+    What `host down` kills, and what a worker runs, stays with files that root alone could have written.
+    """
+
+    @cached_property
+    def stack(self) -> LocalStack:
+        """Server and worker that `host up` started."""
+        return LocalStack(self.settings.state_dir, self._environment, trust=self._owner)
+
+    @cached_property
+    def applied(self) -> AppliedCatalogs:
+        """The applied catalogs."""
+        return AppliedCatalogs(self.settings.state_dir, trust=self._owner)
+
+    @cached_property
+    def _owner(self) -> int | None:
+        """Whose the state directory is, None where it cannot be looked at, or we are not root."""
+        if doctor_facts.who(None).uid != 0:
+            return None
+        try:
+            found = doctor_facts.file(str(self.settings.state_dir))
+        except OrchctlError:
+            return None
+        return found.uid if found is not None else None
+
+
+def world(app: App, environment: Mapping[str, str]) -> World:
+    """Return this host, its catalog and its server, none of them looked at yet. Under sudo those of who called it."""
+    app = _Looking(host.acting(app).settings, environment)
+    settings = app.settings
+    catalog = Once(lambda: toml_files.load(settings.config_dir, trust=app.trusted))
+    client = Once(lambda: app.connect(app.api_url, attempts=1, patience=PATIENCE_S))
+    return World(
+        config_dir=str(settings.config_dir),
+        state_dir=str(settings.state_dir),
+        python=sys.executable,
+        catalog=catalog,
+        installation=lambda: app.installation,
+        settings=Installed.settings,
+        api_url=lambda: app.api_url,
+        connect=client,
+        bare=lambda: _bare(app, environment),
+        ours=lambda: _has_credentials(app, environment),
+        offset=lambda: client().clock_offset_s,
+        background=app.stack,
+        stack=lambda its: host.unit_stack(app, its),
+        changed_units=lambda its: _changed_units(app, its),
+        unfinished_restore=lambda: _unfinished_restore(app),
+        systemd=app.systemd,
+        crontabs=app.crontabs,
+        owners=app.owners,
+        handovers=app.handovers,
+        applied=app.applied,
+        tree=app.tree,
+        alerts=lambda: _alerts(app, catalog),
+        alerts_applied=lambda found, its: _alerts_applied(app, client(), found, its),
+        deliveries=lambda: tuple(Deliveries(settings.state_dir).last().values()),
+        watched=AlertBoxes(settings.state_dir).watchdog_looked,
+        last_backup=lambda: _last_backup(settings.state_dir),
+        facts=_facts(app),
+        now=app.now,
+    )
+
+
+def _facts(app: App) -> Facts:
+    return Facts(
+        file=doctor_facts.file,
+        sample=doctor_facts.sample,
+        disk=doctor_facts.disk,
+        who=doctor_facts.who,
+        is_zone=doctor_facts.is_zone,
+        zone=lambda: app.host_zone,
+        listeners=doctor_sockets.listeners,
+        requirements=doctor_versions.requirements,
+        within=doctor_versions.within,
+        variables=env_files.variables_or_none,
+    )
+
+
+def _bare(app: App, environment: Mapping[str, str]) -> PrefectApi:
+    """Return a client that shows nobody's credentials, as a stranger would ask."""
+    from orchctl.wiring import connect
+
+    kept = {key: value for key, value in environment.items() if key not in {AUTH_CLIENT, "PREFECT_API_KEY"}}
+    return connect.client(kept, None, _without_userinfo(app.api_url), attempts=1, patience=PATIENCE_S)
+
+
+def _without_userinfo(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _has_credentials(app: App, environment: Mapping[str, str]) -> bool:
+    if environment.get(AUTH_CLIENT) or environment.get("PREFECT_API_KEY") or "@" in app.api_url:
+        return True
+    installed = app.installation_if_believed
+    return installed is not None and installed.api_url == app.api_url and AUTH_CLIENT in Installed.settings(installed)
+
+
+def _alerts(app: App, catalog: Once[Catalog]) -> Alerts | None:
+    return toml_files.alerts(app.settings.config_dir, catalog.or_none(), trust=app.trusted)
+
+
+def _alerts_applied(app: App, prefect: PrefectApi, found: Alerts, catalog: Catalog) -> bool:
+    pools = sorted({job.work_pool for job in catalog.jobs.values()})
+    return alerts.propose(found, catalog.name, pools, prefect, AlertBoxes(app.settings.state_dir)).empty
+
+
+def _changed_units(app: App, its: Installation) -> list[str]:
+    """Return the units whose files are there, and are not what this orchctl would write."""
+    units = host.units_of(app, its.manager)
+    texts = host_units.texts(its, systemd=units.version())
+    found = {name: units.read(units.path(name)) for name in texts}
+    return [name for name, text in texts.items() if found[name] not in {None, text}]
+
+
+def _unfinished_restore(app: App) -> str | None:
+    settings = app.settings
+    shelf = backups.Shelf(settings.state_dir, settings.config_dir, installation=None, encryption_key=None)
+    return shelf.unfinished_restore()
+
+
+def _last_backup(state_dir: Path) -> Backup | None:
+    """Return the newest backup, and when one was verified last."""
+    found = backups.last(state_dir)
+    if found.backup is None:
+        return None
+    made = Backup(found.backup.created_at, found.backup.path, None)
+    return made if found.verified is None else replace(made, verified=found.verified.at)

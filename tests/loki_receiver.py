@@ -1,0 +1,117 @@
+"""A small receiver of Loki's push API on 127.0.0.1, which a test lets be slow, refuse or say nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import ssl
+import threading
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+def untrusted(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that nobody trusts; return the file that holds it with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "untrusted.pem"
+    path.write_bytes(made.public_bytes(pem) + private)
+    return path
+
+
+@dataclass
+class Receiver:
+    """What was pushed. `statuses` are those of the next answers, then `always`; `hold` keeps answers back until set."""
+
+    url: str = ""
+    statuses: list[int] = field(default_factory=list)
+    always: int = 204
+    hold: threading.Event | None = None
+    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[tuple[dict[str, str], list[Any]]]:
+        """What was taken: the labels and the value of each line, in order."""
+        found = []
+        for _, _, body in self.requests:
+            for stream in body["streams"]:
+                found += [(stream["stream"], value) for value in stream["values"]]
+        return found
+
+    def texts(self, kind: str = "log") -> list[str]:
+        return [value[1] for labels, value in self.values if labels["kind"] == kind]
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.texts("event")]
+
+    @property
+    def user_and_password(self) -> str:
+        return b64decode(self.requests[0][1]["Authorization"].removeprefix("Basic ")).decode()
+
+
+@contextmanager
+def receiver(*, certificate: Path | None = None) -> Iterator[Receiver]:
+    made = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            packed = self.rfile.read(int(self.headers["Content-Length"]))
+            if made.hold is not None:
+                made.hold.wait(30)
+            status = made.statuses.pop(0) if made.statuses else made.always
+            if status == 204:
+                body = json.loads(gzip.decompress(packed))
+                made.requests.append((self.path, dict(self.headers), body))
+            said = b"" if status == 204 else b"entry too far behind\nand more"
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    setattr(server, "handle_error", lambda *_: None)  # noqa: B010 - who gave up waiting has gone
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    made.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield made
+    finally:
+        if made.hold is not None:
+            made.hold.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,185 @@
+"""Receivers of alerts on loopback: HTTP and SMTP, with TLS and logins, that answer as they are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+USER, PASSWORD = "orchctl", "s3cr3t-passw0rd"
+
+
+@dataclass
+class Http:
+    """An HTTP receiver. `answers` are the statuses to come, then 200; `delay` is how long it takes for each."""
+
+    url: str = ""
+    answers: list[int] = field(default_factory=list)
+    delay: float = 0.0
+    trickle: bool = False
+    body: str = "ok"
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    @property
+    def got(self) -> list[Any]:
+        """What was taken."""
+        return [body for method, _, body in self.asked if method == "POST"]
+
+
+@contextlib.contextmanager
+def http(certificate: Path | None = None) -> Iterator[Http]:
+    """Run an HTTP receiver; with a certificate (and its key in the same file) behind TLS."""
+    receiver = Http()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(None)
+
+        def do_POST(self) -> None:
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _answer(self, content: bytes | None) -> None:
+            time.sleep(receiver.delay)
+            status = receiver.answers.pop(0) if receiver.answers else 200
+            body = json.loads(content) if content is not None else None
+            receiver.asked.append((self.command if status == 200 else f"{self.command} {status}", self.path, body))
+            said = receiver.body.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            for byte in said:
+                self.wfile.write(bytes([byte]))
+                if receiver.trickle:
+                    self.wfile.flush()
+                    time.sleep(0.4)
+
+        def log_message(self, *words: Any) -> None:
+            """Say nothing."""
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                super().handle()
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that refuses our certificate is no news."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
+    receiver.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@dataclass
+class Mail:
+    """An SMTP receiver. `refuse` are the answers to come to DATA, then 250; `mails` are what was taken."""
+
+    port: int = 0
+    refuse: list[str] = field(default_factory=list)
+    mails: list[EmailMessage] = field(default_factory=list)
+    secured: list[bool] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if self.refuse:
+            return self.refuse.pop(0)
+        assert isinstance(envelope.content, bytes)
+        mail = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(mail, EmailMessage)
+        self.mails.append(mail)
+        self.secured.append(session.ssl is not None)
+        return "250 OK: taken"
+
+
+@contextlib.contextmanager
+def smtp(certificate: Path | None = None, *, login: bool = False, tls: bool = False) -> Iterator[Mail]:
+    """Run an SMTP receiver: with a certificate it offers STARTTLS and insists on it; `tls`: TLS from the start."""
+    mail = Mail()
+
+    def check(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        mail.logins.append(data.login.decode())
+        right = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+        return AuthResult(success=right, handled=right)
+
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    words: dict[str, Any] = {"authenticator": check, "auth_required": True} if login else {}
+    if tls:
+        words |= {"ssl_context": context}
+    elif context is not None:
+        words |= {"tls_context": context, "require_starttls": True}
+    mail.port = free_port()
+    controller = Controller(mail, hostname="127.0.0.1", port=mail.port, **words)
+    controller.start()
+    try:
+        yield mail
+    finally:
+        controller.stop()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def certificate(folder: Path) -> Path:
+    """Write a certificate of 127.0.0.1 that signs itself, and its key, into one file; return it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orchctl tests")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return path

@@ -1,0 +1,184 @@
+"""`host install` for real: units of a real systemd, a real server and worker, a reboot, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from box import USER, Box
+from orchctl.adapters import local_stack, sandbox
+from support import eventually
+
+STATE = f"/home/{USER}/.local/state/orchctl"
+UNITS = {"system": "/etc/systemd/system", "user": f"/home/{USER}/.config/systemd/user"}
+JOBS = """
+version = 1
+name = "box"
+[defaults]
+data_root = "{root}/data"
+working_directory = "{root}"
+work_pool = "local"
+[jobs.tick]
+command = ["/bin/sh", "-c", 'echo "$ORCHCTL_SLOT" >> {root}/data/ticks']
+schedules = ["often"]
+catchup = "all"
+[jobs.hello]
+command = ["/bin/echo", "hello"]
+"""
+SCHEDULES = """
+version = 1
+timezone = "UTC"
+[schedules.often]
+every = "10s"
+anchor = 2025-01-01T00:00:00Z
+"""
+
+
+class Stage:
+    """A user's project in a box, and the command line as root under sudo or as that user."""
+
+    def __init__(self, box: Box, root: Path) -> None:
+        self.box, self.root = box, root
+        (root / "config").mkdir(parents=True, exist_ok=True)
+        (root / "data").mkdir(exist_ok=True)
+        (root / "config/jobs.toml").write_text(JOBS.format(root=root))
+        (root / "config/schedules.toml").write_text(SCHEDULES)
+        self.enter(box)
+
+    def enter(self, box: Box) -> None:
+        self.box = box
+        for folder in Path(sys.executable).resolve().parents:
+            box.sh('chmod a+x "$1"', folder)
+        box.inside.add_user(USER, groups=["systemd-journal"])
+        box.sh(f"chown -R {USER}: {self.root}")
+
+    def sudo(self, *words: str, check: int = 0) -> subprocess.CompletedProcess[str]:
+        return self._run(words, check, None, SUDO_USER=USER, HOME="/root")
+
+    def plain(self, *words: str, check: int = 0) -> subprocess.CompletedProcess[str]:
+        return self._run(words, check, USER)
+
+    def _run(
+        self, words: tuple[str, ...], check: int, user: str | None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = self.box.orchctl("--config", f"{self.root}/config", *words, user=user, **environment)
+        assert done.returncode == check, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def status(self, check: int = 0) -> Any:
+        return json.loads(self.plain("host", "status", "--json", check=check).stdout)["data"]
+
+    def ticks(self) -> list[str]:
+        file = self.root / "data/ticks"
+        return file.read_text().split() if file.exists() else []
+
+
+@contextmanager
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a folder for a box whose changes outlive it, and one that is shared with it."""
+    if (reason := sandbox.why_not()) is not None:
+        pytest.skip(reason)
+    base, share = tmp_path / "box", tmp_path / "share"
+    (base / "store").mkdir(parents=True)
+    share.mkdir()
+    for folder in list(share.parents)[:-2]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(base / "store")], check=True)
+    try:
+        yield base, share
+    finally:
+        subprocess.run(["umount", str(base / "store")], check=True)
+
+
+def tree(box: Box) -> set[str]:
+    """Return what an installation could have left: files and links of units, of the state directory, of lingering."""
+    folders = " ".join([*UNITS.values(), f"{STATE}/host", "/var/lib/systemd/linger"])
+    return set(box.sh(f"find {folders} -mindepth 1 2> /dev/null || true").split())
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "system",
+        pytest.param(
+            "user",
+            marks=pytest.mark.skipif("ORCHCTL_STRESS" not in os.environ, reason="ORCHCTL_STRESS=1: the same once more"),
+        ),
+    ],
+)
+def test_installed_it_works_outlives_a_reboot_and_leaves_nothing(tmp_path: Path, scope: str) -> None:
+    with disk(tmp_path) as (base, share):
+        port = local_stack.free_port()
+        install = ["host", "install", "--scope", scope, "--port", str(port), "--yes"]
+        with sandbox.booted(base, [share]) as inside:
+            stage = Stage(Box(inside, share), share / "one")
+            before = tree(stage.box)
+            stage.sudo(*install)
+            assert stage.status()["ok"]
+            again = json.loads(stage.sudo(*install, "--json").stdout)["data"]
+            assert again["empty"]
+            units = [f"{UNITS[scope]}/{name}" for name in ("prefect-server.service", "prefect-worker.service")]
+            complaints = stage.box.sh(f"systemd-analyze --{scope} verify {' '.join(units)} 2>&1 || true")
+            assert [line for line in complaints.splitlines() if "prefect-" in line] == []
+            _secrets_are_kept(stage, scope)
+            stage.plain("sync")
+            assert stage.plain("run", "hello", "--wait").stdout == "hello\n"
+            eventually(stage.ticks)
+            # A boot starts what this target wants.
+            stage.box.sh("mkdir /etc/systemd/system/box.target.d")
+            wanted = "[Unit]\nWants=multi-user.target\n"
+            stage.box.inside.write("/etc/systemd/system/box.target.d/boot.conf", wanted)
+        ticks = len(stage.ticks())
+        with sandbox.booted(base, [share]) as inside:
+            stage.box = Box(inside, share)
+            eventually(lambda: len(stage.ticks()) > ticks, within=120)
+            stage.enter(stage.box)
+            assert stage.status()["ok"]
+            slots = stage.ticks()
+            assert len(slots) == len(set(slots))
+            if scope == "system":
+                # Root finds the installation by its units, whoever's it is.
+                assert stage.box.orchctl("host", "status", HOME="/root").returncode == 0
+            said = stage.sudo("host", "uninstall", "--yes")
+            assert f"the database stays: {STATE}/prefect/prefect.db" in said.stdout
+            stage.box.sh("rm -r /etc/systemd/system/box.target.d")
+            assert {path for path in tree(stage.box) - before if not path.endswith("systemd/user")} == set()
+            assert stage.box.sh("pgrep -u daniel -f prefect || true") == ""
+            assert "nothing was installed" in stage.sudo("host", "uninstall", "--yes").stdout
+
+
+def _secrets_are_kept(stage: Stage, scope: str) -> None:
+    """The key of the API is in one file, which its owner alone may read, and nowhere else."""
+    settings = stage.box.sh(f"cat {STATE}/host/settings.env")
+    (secret,) = {
+        line.partition("=")[2].strip('"').partition(":")[2] for line in settings.splitlines() if "AUTH_STRING" in line
+    }
+    assert stage.box.sh(f"stat -c '%a %U' {STATE}/host/settings.env").strip() == f"600 {USER}"
+    assert secret not in stage.box.sh(f"cat {UNITS[scope]}/prefect-*; cat {STATE}/host/installation.json")
+    assert secret not in stage.box.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert secret not in stage.sudo("host", "logs", "-n", "1000").stdout
+    assert secret not in stage.sudo("host", "install", "--dry-run", "--port", "1", check=3).stdout
+
+
+def test_what_is_in_the_way_is_refused_and_left(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
+    box.inside.add_user(USER)
+    stage = Stage(box, box.share / "refusals")
+    denied = stage.plain("host", "install", "--scope", "system", "--yes", check=12)
+    assert "sudo" in denied.stderr
+    assert f"--state-dir {STATE}" in denied.stderr
+    box.unit("prefect-server.service", "[Service]\nExecStart=/bin/sleep 9\n")
+    box.reload()
+    before = tree(box)
+    foreign = stage.sudo("host", "install", "--yes", check=5)
+    assert "there is a prefect-server.service that is not of this installation" in foreign.stderr
+    assert tree(box) == before
+    argued = stage.sudo("host", "install", "--database", "postgresql://u:hush@h/db", check=2)
+    assert "hush" not in argued.stderr + argued.stdout

@@ -1,0 +1,361 @@
+"""From an event of Prefect to people: what is told, with what this host knows of the run, and what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alert_cases import T0, alerts, message
+from catalogs import catalog
+from orchctl.adapters.alert_boxes import AlertBoxes
+from orchctl.adapters.applied import AppliedCatalogs
+from orchctl.adapters.manifests import Manifests
+from orchctl.adapters.owners import Owners
+from orchctl.core import alert_heard
+from orchctl.core import manifest as form
+from orchctl.core.alerts import Channel, Event, Message, Route
+from orchctl.core.alerts_applied import AppliedAlerts
+from orchctl.core.catalog import Catalog
+from orchctl.core.deliveries import Answer, Letter
+from orchctl.core.manifest import Away, Identity, RunError
+from orchctl.core.names import run_id
+from orchctl.core.slots import Owner
+from orchctl.errors import OrchctlError, StateBroken
+from orchctl.services.alert_delivery import Ears, deliver, tell
+
+FLOW_RUN = "7373acfa-295b-4044-a449-d621c5ac8e7d"
+RUN = run_id(T0, FLOW_RUN)
+EVENTS: tuple[Event, ...] = ("failed", "crashed", "timed_out", "late", "recovered", "worker_gone")
+ALL = Route("all", EVENTS, ("hook", "mail"))
+
+
+def body(state: str = "Failed", *, route: str = "all", **run: Any) -> str:
+    """Return what an automation makes of the state of a run; `run` are fields of the flow run, None: it is gone."""
+    flow_run = {
+        "id": FLOW_RUN,
+        "name": "brave-otter",
+        "expected_start_time": "2025-12-19T05:00:00Z",
+        "auto_scheduled": True,
+        "parameters": {"job": "other", "digest": "", **run.pop("parameters", {})},
+        **run,
+    }
+    return json.dumps(
+        {
+            "orchctl": 1,
+            "route": route,
+            "event": f"prefect.flow-run.{state}",
+            "at": "2025-12-19 05:01:02.123456+00:00",
+            "resource": {
+                "prefect.resource.id": f"prefect.flow-run.{FLOW_RUN}",
+                "prefect.resource.name": "brave-otter",
+                "prefect.state-message": "Flow run encountered an exception: RunFailed: x",
+            },
+            "related": [{"prefect.resource.role": "deployment", "prefect.resource.name": "other"}],
+            "flow_run": flow_run if run.get("id", "") is not None else None,
+        }
+    )
+
+
+def pool(state: str) -> str:
+    resource = {"prefect.resource.id": "prefect.work-pool.1", "prefect.resource.name": "local"}
+    at = "2025-12-19 05:01:02+00:00"
+    event: dict[str, Any] = {
+        "event": f"prefect.work-pool.{state}",
+        "at": at,
+        "resource": resource,
+        "related": [],
+        "flow_run": None,
+    }
+    return json.dumps({"orchctl": 1, "route": "all", **event})
+
+
+class Host:
+    """A host on which alerts are in force, and one run of the job `other`."""
+
+    def __init__(self, state: Path, data_root: Path, *routes: Route, **settings: Any) -> None:
+        self.state, self.data_root = state, data_root
+        self.catalog: Catalog = catalog_of(data_root)
+        self.digest = self.catalog.digest
+        AppliedCatalogs(state).write(self.catalog)
+        self.boxes = AlertBoxes(state)
+        self.now = T0 + timedelta(minutes=1)
+        self.alerts = alerts(*(routes or (ALL,)), **settings)
+        self.boxes.apply(AppliedAlerts("tests", "http://ui", self.alerts))
+
+    def hear(self, text: str, *, channel: str = "hook", catalog: str = "tests") -> str:
+        ears = Ears(
+            boxes=self.boxes,
+            applied=AppliedCatalogs(self.state),
+            owners=Owners(self.state),
+            tree=Manifests,
+            mask=lambda text: text.replace("hunter2", "***"),
+            host="box",
+            now=lambda: self.now,
+        )
+        text = text.replace('"digest": ""', f'"digest": "{self.digest}"')
+        return ears.hear(text, catalog=catalog, channel=channel)
+
+    def ran(self, status: form.Status, error: RunError | None = None, *, job: str = "other", **fields: Any) -> None:
+        mode = fields.pop("mode", "live")
+        who = Identity(job, job, RUN, date(2025, 12, 19), T0, T0, "schedule", mode, 1)
+        place = fields.pop("place", Away("box", "boot"))
+        manifest = form.started(who, place, {}, at=T0)
+        if status != "running":
+            manifest = form.finished(manifest, status, at=T0, duration_s=1.0, error=error, **fields)
+        Manifests(str(self.data_root)).write(manifest)
+
+    def waiting(self, channel: str = "hook") -> list[Message]:
+        return [each.message for each in self.boxes.box(channel).waiting]
+
+
+def catalog_of(data_root: Path) -> Catalog:
+    from catalogs import JOBS
+
+    return catalog(JOBS.replace("/srv/data", str(data_root)))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "state", tmp_path / "data")
+
+
+def test_a_failure_is_told_with_all_that_is_known(host: Host) -> None:
+    host.ran("failed", RunError("NonZeroExit", "exit code 3", "key hunter2\nbroken"), exit_code=3)
+    assert host.hear(body()) == "queued"
+    (said,) = host.waiting()
+    assert (said.event, said.job, said.slot, said.run_id, said.exit_code) == ("failed", "other", T0, RUN, 3)
+    assert (said.reason, said.last_lines) == ("exit code 3", ("key ***", "broken"))
+    assert said.ui_url == f"http://ui/runs/flow-run/{FLOW_RUN}"
+    assert said.command == f"orchctl runs show {RUN}"
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "error", "event"),
+    [
+        ("Failed", "failed", RunError("TimedOut", "stopped after its time-out of 30m"), "timed_out"),
+        ("Failed", "failed", RunError("Killed", "killed by SIGKILL"), "failed"),
+        ("Failed", "crashed", RunError("Crashed", "the process is gone"), "crashed"),
+        ("Crashed", "crashed", RunError("Crashed", "the process is gone"), "crashed"),
+        ("Completed", "success", None, "recovered"),
+    ],
+)
+def test_the_manifest_knows_how_a_run_ended(
+    host: Host, state: str, status: form.Status, error: RunError | None, event: str
+) -> None:
+    host.ran(status, error)
+    tell(host.boxes, "hook", message("late", job="other"), host.alerts, now=T0)
+    assert host.hear(body(state)) == "queued"
+    assert host.waiting()[-1].event == event
+
+
+def test_without_a_manifest_prefects_word_is_told(host: Host) -> None:
+    assert host.hear(body()) == "queued"
+    (said,) = host.waiting()
+    assert said.reason == "Flow run encountered an exception: RunFailed: x"
+    assert (said.command, said.run_id) == ("orchctl status other", RUN)
+
+
+def test_the_log_tells_where_the_manifest_does_not(host: Host) -> None:
+    host.ran("running")
+    folder = Manifests(str(host.data_root)).run_directory("other", date(2025, 12, 19), RUN)
+    (folder / "attempt-1.log").write_text("".join(f"line {number}\n" for number in range(50)))
+    host.hear(body("Crashed"))
+    assert host.waiting()[0].last_lines[-1] == "line 49"
+
+
+def test_late_is_told_without_what_is_not_there_yet(host: Host) -> None:
+    assert host.hear(body("Late")) == "queued"
+    (said,) = host.waiting()
+    assert (said.event, said.run_id, said.slot) == ("late", None, T0)
+    assert said.reason == "no worker has taken the run"
+
+
+def test_a_late_run_that_was_taken_back_is_nobodys_trouble(host: Host) -> None:
+    assert host.hear(body("Late", id=None)) == "the run was taken back"
+
+
+def test_a_failed_run_that_is_gone_is_told_all_the_same(host: Host) -> None:
+    assert host.hear(body("Failed", id=None)) == "queued"
+
+
+def test_what_observes_is_not_told(host: Host) -> None:
+    host.ran("failed", mode="observe")
+    assert host.hear(body()) == "the run only observes: the job is not Prefect's"
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_job_that_is_legacys_is_late_for_nobody(host: Host, owned: bool) -> None:
+    if owned:
+        Owners(host.state).create("score", Owner(since=T0, draining=False), still=lambda: True)
+    said = host.hear(body("Late", parameters={"job": "score"}))
+    assert (said == "queued") == owned
+
+
+def test_a_backfill_tells_by_itself(host: Host) -> None:
+    assert "backfill" in host.hear(body(parameters={"backfill": "b1"}))
+
+
+def test_another_catalog_on_the_same_server_is_not_ours(host: Host) -> None:
+    host.boxes.apply(AppliedAlerts("mine", "http://ui", host.alerts))
+    assert host.hear(body(), catalog="mine") == "it is of another catalog"
+
+
+def test_a_catalog_that_cannot_be_read_silences_nothing(host: Host) -> None:
+    host.digest = "sha256:" + "0" * 64
+    assert host.hear(body()) == "queued"
+
+
+def test_a_route_is_asked_again_here(tmp_path: Path) -> None:
+    host = Host(tmp_path / "s", tmp_path / "d", Route("all", ("timed_out",), ("hook",), jobs=("score", "other")))
+    assert host.hear(body()) == "the route does not take it"
+    host.ran("failed", RunError("TimedOut", "stopped"))
+    assert host.hear(body()) == "queued"
+    assert host.hear(body(), channel="mail") == "no such way is in force"
+    assert host.hear(body(route="gone")) == "no such way is in force"
+
+
+def test_the_end_of_a_trouble_is_told_once(host: Host) -> None:
+    assert host.hear(body("Completed")) == "not in trouble"
+    assert [host.hear(body(state)) for state in ("Failed", "Failed", "Completed", "Completed")] == [
+        "queued",
+        "repeated",
+        "queued",
+        "not in trouble",
+    ]
+
+
+def test_a_worker_is_told_of_unless_the_watchdog_does(host: Host) -> None:
+    assert host.hear(pool("not-ready")) == "queued"
+    assert host.waiting()[0].subject == "[orchctl] no worker asks for runs (work pool local) on box"
+    watch = host.state / "alerts" / "watch.json"
+    watch.write_text(json.dumps({"at": "2025-12-19T05:00:30Z"}))
+    watch.chmod(0o600)
+    assert host.hear(pool("ready")) == "the watchdog tells of workers"
+    host.now += timedelta(minutes=10)
+    assert host.hear(pool("ready")) == "queued"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"orchctl": 2}', '{"orchctl": 1}', "hello", body().replace("Z", "?")]
+)
+def test_what_no_automation_of_ours_wrote_is_refused(host: Host, text: str) -> None:
+    with pytest.raises(ValueError):
+        host.hear(text)
+
+
+def test_alerts_that_are_not_in_force_here_are_an_error(host: Host) -> None:
+    with pytest.raises(OrchctlError, match="not in force on this host"):
+        host.hear(body(), channel="pager")
+    with pytest.raises(OrchctlError, match="not in force on this host"):
+        host.hear(body(), catalog="unheard-of")
+
+
+def test_a_channel_cannot_lead_out_of_the_folder(host: Host) -> None:
+    with pytest.raises(StateBroken):
+        host.boxes.change("../x", lambda box: (box, None))
+    with pytest.raises(StateBroken):
+        host.hear(body(), catalog="../applied/tests")
+
+
+def test_prefects_instants_are_read() -> None:
+    heard = alert_heard.read(body())
+    assert heard.at == datetime.fromisoformat("2025-12-19T05:01:02.123456+00:00")
+    assert heard.run_ids == (RUN,)
+
+
+class Post:
+    """A receiver that answers what it is told to; it keeps what it took."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+        self.took: list[Message] = []
+        self.notes: list[tuple[str, bool, int]] = []
+
+    def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
+        ok = self.answers.pop(0) if self.answers else True
+        if ok:
+            self.took.append(letter.message)
+        return Answer(ok, "200 OK" if ok else "500 broken", 1, again=not ok)
+
+    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+        self.notes.append((channel, answer.ok, waiting))
+        return None
+
+
+def sent(host: Host, post: Post, *, wait: bool = True) -> int:
+    def sleep(seconds: float) -> None:
+        host.now += timedelta(seconds=seconds)
+
+    return deliver(
+        host.boxes, "tests", "hook", post=post, new_id=lambda: "1", now=lambda: host.now, sleep=sleep, wait=wait
+    )
+
+
+def test_what_was_heard_is_sent_and_written_down(host: Host) -> None:
+    host.hear(body())
+    post = Post()
+    assert sent(host, post) == 1
+    assert [each.job for each in post.took] == ["other"]
+    assert post.notes == [("hook", True, 0)]
+    assert (host.waiting(), sent(host, post)) == ([], 0)
+
+
+def test_a_receiver_that_fails_is_tried_until_it_takes_it(host: Host) -> None:
+    host.hear(body())
+    post = Post(False, False)
+    assert sent(host, post) == 1
+    assert post.notes == [("hook", False, 1), ("hook", False, 1), ("hook", True, 0)]
+
+
+def test_who_does_not_wait_leaves_what_is_to_be_sent_later(host: Host) -> None:
+    host.hear(body())
+    post = Post(False)
+    assert sent(host, post, wait=False) == 0
+    assert sent(host, post, wait=False) == 0
+    host.now += timedelta(seconds=31)
+    assert sent(host, post, wait=False) == 1
+
+
+def test_two_do_not_send_at_a_time(host: Host) -> None:
+    host.hear(body())
+    with host.boxes.sending("hook", wait=False) as mine:
+        assert mine
+        assert sent(host, Post(), wait=False) == 0
+
+
+def test_fifty_failures_at_once_from_many_threads_are_few_messages(tmp_path: Path) -> None:
+    host = Host(tmp_path / "s", tmp_path / "d", burst=5)
+    threads = [
+        threading.Thread(
+            target=tell, args=(host.boxes, "hook", message(job=f"job-{n}"), host.alerts), kwargs={"now": host.now}
+        )
+        for n in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    post = Post()
+    sent(host, post)
+    assert len(post.took) == 6
+    assert sum(each.count for each in post.took) == 50
+
+
+def test_a_box_that_cannot_be_believed_is_begun_anew(host: Host) -> None:
+    host.hear(body())
+    (path,) = (host.state / "alerts" / "boxes").glob("*.json")
+    path.write_text("{")
+    assert host.waiting() == []
+    assert host.hear(body()) == "queued"
+
+
+def test_nobody_else_can_read_what_was_said(host: Host) -> None:
+    host.hear(body())
+    for path in (host.state / "alerts").rglob("*"):
+        assert os.stat(path).st_mode & 0o077 == 0, path
