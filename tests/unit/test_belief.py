@@ -11,7 +11,8 @@ import pytest
 
 from catalogs import JOBS, SCHEDULES, write
 from orchctl.adapters import accounts, belief, toml_files
-from orchctl.errors import CatalogInvalid, CatalogNotBelieved, ExitCode, NotAllowed
+from orchctl.adapters.applied import AppliedCatalogs
+from orchctl.errors import CatalogInvalid, CatalogNotBelieved, ExitCode, NotAllowed, StateBroken
 from orchctl.wiring import App, Settings
 
 ROOT = os.geteuid() == 0
@@ -177,6 +178,22 @@ if ROOT:
         assert belief.trusted(state, "daemon") == {DAEMON, SOMEBODY}
         app = App(Settings.of({}, config=tmp_path, state_dir=state), {"SUDO_USER": "daemon"})
         assert app.trusted == {DAEMON, SOMEBODY}
+
+    def test_what_root_applies_is_the_owners_and_what_the_owner_applied_root_reads_but_does_not_run(
+        tmp_path: Path, config: Path
+    ) -> None:
+        state = tmp_path / "state"
+        state.mkdir(0o755)
+        os.chown(state, SOMEBODY, SOMEBODY)
+        catalog = toml_files.load(config)
+        path = App(Settings.of({}, state_dir=state), {}).applied.write(catalog)
+        assert [(each.stat().st_uid, each.stat().st_mode & 0o777) for each in (path, path.parent)] == [
+            (SOMEBODY, 0o600),
+            (SOMEBODY, 0o700),
+        ]
+        assert App(Settings.of({}, state_dir=state), {}).applied.read(catalog.digest) == catalog
+        with pytest.raises(StateBroken, match="belongs to uid"):
+            AppliedCatalogs(state).read(catalog.digest)
 
 
 @pytest.mark.parametrize(

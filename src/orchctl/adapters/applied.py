@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from orchctl.adapters import files
+from orchctl.adapters.state_folder import StateFolder
 from orchctl.core.catalog import Catalog
 from orchctl.errors import StateBroken
 
@@ -17,11 +18,15 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 
 class AppliedCatalogs:
-    """The catalogs that `sync` applied, by digest. `trust` is a user whose files count as ours, for who only looks."""
+    """The catalogs that `sync` applied, by digest.
+
+    `trust` is a user whose files count as ours: nobody (None) for who runs what they say, whoever the state directory
+    belongs to (`belief.owner`) for others.
+    """
 
     def __init__(self, state_dir: Path, *, trust: int | None = None) -> None:
+        self._folder = StateFolder(state_dir, "applied")
         self._trust = trust
-        self._directory = state_dir / "applied"
 
     def read(self, digest: str) -> Catalog | None:
         """Return the catalog with `digest`, None where it is not on this host.
@@ -32,7 +37,7 @@ class AppliedCatalogs:
         match = _DIGEST.match(digest)
         if match is None:
             return None
-        path = self._directory / f"{match[1]}.json"
+        path = self._folder.path(f"{match[1]}.json")
         data = files.read_json(path, trust=self._trust)
         if data is None:
             return None
@@ -47,15 +52,13 @@ class AppliedCatalogs:
     def written(self) -> dict[str, datetime]:
         """Return when each catalog was first applied (UTC), by digest: `sync` never writes one that is there."""
         found = {}
-        for path in self._directory.glob("*.json"):
+        for path in self._folder.path("").glob("*.json"):
             with contextlib.suppress(FileNotFoundError):
                 found[f"sha256:{path.stem}"] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         return found
 
     def write(self, catalog: Catalog) -> Path:
         """Keep `catalog` under its digest. Repeatable."""
-        digest = catalog.digest
-        files.make_directory(self._directory, mode=0o700)
-        path = self._directory / f"{digest.removeprefix('sha256:')}.json"
-        files.write_atomic(path, files.dump(catalog.to_json()), mode=0o600)
-        return path
+        name = f"{catalog.digest.removeprefix('sha256:')}.json"
+        self._folder.write(name, catalog.to_json())
+        return self._folder.path(name)

@@ -11,7 +11,6 @@ list they are not, for then the mode of the group tells of others too.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -35,6 +34,16 @@ class Doubt:
     mend: str
 
 
+def owner(state_dir: Path) -> int | None:
+    """Return whose the state directory is, for root; None for anybody else, and where there is none."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return state_dir.stat().st_uid
+    except OSError:
+        return None
+
+
 def trusted(state_dir: Path, caller: str | None) -> frozenset[int]:
     """Return the users that root believes besides itself; none for anybody else.
 
@@ -43,9 +52,7 @@ def trusted(state_dir: Path, caller: str | None) -> frozenset[int]:
     """
     if os.geteuid() != 0:
         return frozenset()
-    found = set()
-    with contextlib.suppress(OSError):
-        found.add(state_dir.stat().st_uid)
+    found = {uid for uid in (owner(state_dir),) if uid is not None}
     if caller is not None and (uid := accounts.uid_of(caller)) is not None:
         found.add(uid)
     return frozenset(found)

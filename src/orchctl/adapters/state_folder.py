@@ -97,9 +97,4 @@ class StateFolder:
 
     def _trusted(self) -> int | None:
         """Return the owner of the state directory where root acts on another's, else None."""
-        if os.geteuid() != 0:
-            return None
-        try:
-            return self._state_dir.stat().st_uid
-        except OSError:
-            return None
+        return belief.owner(self._state_dir)

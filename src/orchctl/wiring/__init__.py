@@ -139,9 +139,10 @@ class App:
     @cached_property
     def applied(self) -> AppliedCatalogs:
         """The applied catalogs of this host."""
+        from orchctl.adapters import belief
         from orchctl.adapters.applied import AppliedCatalogs
 
-        return AppliedCatalogs(self.settings.state_dir)
+        return AppliedCatalogs(self.settings.state_dir, trust=belief.owner(self.settings.state_dir))
 
     @cached_property
     def owners(self) -> Owners:

@@ -8,16 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from orchctl.adapters import backups, doctor_facts, doctor_sockets, doctor_versions, env_files, toml_files
+from orchctl.adapters import backups, belief, doctor_facts, doctor_sockets, doctor_versions, env_files, toml_files
 from orchctl.adapters.alert_boxes import AlertBoxes
-from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.deliveries import Deliveries
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.core import host_units
 from orchctl.core.doctor_facts import Backup
 from orchctl.core.installation import AUTH_CLIENT
-from orchctl.errors import OrchctlError
 from orchctl.services import alerts
 from orchctl.services.doctor_world import Facts, Once, World
 from orchctl.wiring import App, host
@@ -44,23 +42,8 @@ class _Looking(App):
     @cached_property
     def stack(self) -> LocalStack:
         """Server and worker that `host up` started."""
-        return LocalStack(self.settings.state_dir, self._environment, trust=self._owner)
-
-    @cached_property
-    def applied(self) -> AppliedCatalogs:
-        """The applied catalogs."""
-        return AppliedCatalogs(self.settings.state_dir, trust=self._owner)
-
-    @cached_property
-    def _owner(self) -> int | None:
-        """Whose the state directory is, None where it cannot be looked at, or we are not root."""
-        if doctor_facts.who(None).uid != 0:
-            return None
-        try:
-            found = doctor_facts.file(str(self.settings.state_dir))
-        except OrchctlError:
-            return None
-        return found.uid if found is not None else None
+        trust = belief.owner(self.settings.state_dir)
+        return LocalStack(self.settings.state_dir, self._environment, trust=trust)
 
 
 def world(app: App, environment: Mapping[str, str]) -> World:
