@@ -215,7 +215,7 @@ def test_many_failures_at_once_are_few_messages_and_a_receiver_that_fails_is_ask
     assert len(box.got) == 4
 
 
-@pytest.mark.skipif(not STRESS, reason="takes two minutes; ORCHCTL_STRESS=1")
+@pytest.mark.campaign
 def test_a_worker_that_is_gone_and_back_is_told(
     live: Live, project: AlertProject, receivers: tuple[Hook, Mailbox]
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,7 +109,7 @@ def tree(box: Box) -> set[str]:
         "system",
         pytest.param(
             "user",
-            marks=pytest.mark.skipif("ORCHCTL_STRESS" not in os.environ, reason="ORCHCTL_STRESS=1: the same once more"),
+            marks=pytest.mark.campaign,
         ),
     ],
 )
