@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST_ARGS ?=
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder
 
 .PHONY: help demo test campaigns stress check lint unit bench docs lock clean
 

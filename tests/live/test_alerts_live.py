@@ -187,6 +187,7 @@ def _ours(live: Live, project: Project) -> list[dict[str, Any]]:
     return [each for each in rows if f"orchctl:{project.name}" in each["tags"]]
 
 
+@pytest.mark.campaign
 def test_many_failures_at_once_are_few_messages_and_a_receiver_that_fails_is_asked_again(
     live: Live, project: AlertProject, receivers: tuple[Hook, Mailbox]
 ) -> None:

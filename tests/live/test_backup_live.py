@@ -39,6 +39,7 @@ def make_secret(live: Live, value: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.campaign
 def test_backups_while_runs_are_written_are_whole(live: Live, tmp_path: Path) -> None:
     host = OfLive(tmp_path, live.api_url)
     host.stack_state = live.state_dir

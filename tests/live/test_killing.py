@@ -193,6 +193,7 @@ def test_sigkill_to_the_worker_alone_hurts_no_run(live: Live, project: Project, 
     assert live_runs.attempt_log(project, run.run_id) == "begun\nended\n"
 
 
+@pytest.mark.campaign
 def test_sigkill_to_worker_and_flow_process(live: Live, project: Project, mark: Marked, own: OwnWorker) -> None:
     own.start()
     project.jobs["job"] = stubborn(project, mark, work_pool=own.pool)

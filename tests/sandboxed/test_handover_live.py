@@ -140,6 +140,7 @@ def test_back_and_forth_while_everything_is_killed_no_slot_is_doubled_and_none_m
     assert ran.count("prefect") >= PAIRS // 4
 
 
+@pytest.mark.campaign
 def test_without_the_fence_a_timer_that_came_back_doubles_slots_and_the_checker_says_so(stage: Stage) -> None:
     first = _begin(stage)
     stage.cutover()
