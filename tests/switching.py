@@ -195,24 +195,26 @@ class Stage:
 
     def reloads(self) -> tuple[str, Callable[[], bool]]:
         """Return a PATH on which `systemctl daemon-reload` takes its time, and what says when one is under way."""
-        folder, mark = self.root / "bin", self.root / "reloading"
+        folder = self.root / "bin"
+        mark = folder / "reloading"
         folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)  # the user's manager is asked as the user
         wrapper = folder / "systemctl"
         reload = f"touch {mark}; chmod 666 {mark}; sleep 0.2"
         wrapper.write_text(
             f'#!/bin/sh\ncase " $* " in *" daemon-reload "*) {reload};; esac\nexec /usr/bin/systemctl "$@"\n'
         )
         wrapper.chmod(0o755)
-        self.root.chmod(0o777)  # the user's manager is asked as the user
         mark.unlink(missing_ok=True)
         return f"{folder}:/usr/bin:/bin", mark.exists
 
     def deploy(self) -> None:
         """Apply the catalog, and wait until its runs are ahead and a worker has asked for them."""
         self.orchctl("sync")
-        eventually(self._is_ready, within=60, poll=0.5)
+        eventually(self.is_ready, within=60, poll=0.5)
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether a worker asks for the job's runs, and some are ahead."""
         found = ask(self.api_url, f"deployments/name/{self.job}/{self.job}")
         body = {
             "deployments": {"id": {"any_": [found["id"]]}},

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 import receivers
+from orchctl.adapters import host_lock
 from orchctl.core.names import format_instant
 from receivers import PASSWORD, USER, Http, Mail
 from support import Project, eventually
@@ -114,15 +113,10 @@ def test_from_all_well_to_a_server_that_is_gone_and_back(told: Told) -> None:
     assert told.subjects() == [[], [], []]
 
     gone = f"http://127.0.0.1:{receivers.free_port()}/api"
-    first = subprocess.Popen(
-        [sys.executable, "-m", "orchctl", "--api-url", gone, "watchdog", "--json"],
-        env=project.env(), cwd=project.root, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    eventually(lambda: '"watchdog"' in (project.state_dir / "watchdog.lock").read_text() and first.poll() is None)
-    # It takes its time over a server that does not answer: meanwhile a second one has nothing to do.
-    assert "watchdog" in project.orchctl("--api-url", gone, "watchdog", check=11).stderr
+    with host_lock.held(project.state_dir, "watchdog", lock="watchdog"):
+        assert "watchdog" in project.orchctl("--api-url", gone, "watchdog", check=11).stderr
     pings = len(told.dead_man.asked)
-    json.loads(first.communicate()[0])
+    project.json("--api-url", gone, "watchdog", check=3)
     assert project.json("--api-url", gone, "watchdog", check=3)["problems"][0]["event"] == "server_gone"
     assert project.json("--api-url", gone, "watchdog", check=3)["sent"] == []
     (subject,) = told.subjects()[0]

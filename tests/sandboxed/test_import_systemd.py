@@ -42,8 +42,7 @@ print(done.returncode)
 def folder(box: Box) -> Iterator[Path]:
     """A folder for catalogs and recorders, inside and outside the same."""
     place = box.share / "import"
-    place.mkdir(mode=0o777)
-    place.chmod(0o777)
+    place.mkdir(mode=0o755)
     yield place
     box.sh("rm -rf -- $1", place)
 

@@ -384,9 +384,10 @@ def test_a_minute_of_a_timer_is_told_once_by_two_observers_one_of_which_is_kille
     ran = root / "ran"
     for scope in ("system", "user"):
         box.unit(f"tick-{scope}.timer", FAST, scope=scope)
+        (root / f"ran-{scope}").touch()
+        (root / f"ran-{scope}").chmod(0o666)
         script = f"echo $INVOCATION_ID >> {ran}-{scope}; sleep 0.4"
         box.unit(f"tick-{scope}.service", oneshot(script), scope=scope)
-    root.chmod(0o777)
     legacy = timers("tick-system") + timers("tick-user", scope="user")
     dice = random.Random(1)
     for scope in ("system", "user"):
