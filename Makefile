@@ -21,7 +21,7 @@ demo: $(STAMP)  ## the whole story in a temporary folder, in about three minutes
 	@$(BIN)/orchctl demo
 
 test: $(STAMP)  ## every test but the campaigns, also those with a real Prefect server, worker and systemd
-	@$(PYTEST) -n 4 -m "not campaign" $(PYTEST_ARGS)
+	@$(PYTEST) -n 3 -m "not campaign" $(PYTEST_ARGS)
 
 campaigns: $(STAMP) ## hundreds of kills, faults, switches and backfilled dates: half an hour; CI runs them too
 	@$(PYTEST) -n 2 -m campaign $(PYTEST_ARGS)

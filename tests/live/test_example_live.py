@@ -62,6 +62,7 @@ def seen(live: Live, project: Project) -> dict[str, Any]:
     }
 
 
+@pytest.mark.campaign
 def test_going_back_to_one_command_is_one_edit_and_one_sync(live: Live, example: Project) -> None:
     Owners(example.state_dir).replace(JOB, Owner(datetime(2025, 1, 1, tzinfo=UTC), draining=False))
     example.orchctl("sync")

@@ -280,6 +280,7 @@ def test_run_by_hand_either_way_as_of_a_mode(live: Live, project: Project) -> No
     assert "no partition key" in project.orchctl("run", "dag", "--param", "x=1", check=2).stderr
 
 
+@pytest.mark.campaign
 def test_a_worker_that_stops_takes_its_steps_along(live: Live, tmp_path: Path, project: Project) -> None:
     with OwnWorker(live, tmp_path / "worker").start() as worker, marked() as mark:
         project.defaults["work_pool"] = worker.pool

@@ -111,6 +111,7 @@ def test_a_timer_with_a_random_delay_is_switched_while_it_waits_and_no_slot_is_d
     _judge(stage, first, _settle(stage) - 4)
 
 
+@pytest.mark.campaign
 def test_a_legacy_run_that_is_going_is_waited_for_or_refused(stage: Stage) -> None:
     first = _begin(stage, seconds=4)
     _go(stage)
@@ -311,6 +312,7 @@ def test_a_reboot_in_the_middle_is_recovered_from_and_no_slot_is_run_twice(tmp_p
         subprocess.run(["umount", str(base / "store")], check=True)
 
 
+@pytest.mark.campaign
 def test_a_cutover_that_nobody_confirms_is_rolled_back_by_itself_without_a_server(stage: Stage) -> None:
     _begin(stage)
     stage.cutover("--confirm-within", "20s")
