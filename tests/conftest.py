@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
 # Each has one systemd or one server of its own, and mostly waits: one process for each, and files for the others.
-_ROOMS = ("live", "runs", "switches", "sandboxed", "hosts", "thorough", "unit")
+_ROOMS = ("switches", "live", "runs", "hosts", "sandboxed", "thorough", "unit")
 _FILES = {
     "hosts": ("test_alerts_", "test_backup_", "test_host_install", "test_watchdog"),
     "runs": ("test_backfill_", "test_example_", "test_killing", "test_runs_", "test_steps_"),

@@ -146,6 +146,7 @@ def test_a_worker_that_asks_meanwhile_begins_nothing_after_the_clearing(
         cleared = datetime.now(UTC)
         assert side.is_clear("job")
         time.sleep(A_WORKERS_LOOK_S)
+        eventually(lambda: "Running" not in states(live))
         rows = live_runs.runs_of(live, "job")
     begun = [datetime.fromisoformat(row["start_time"]) for row in rows if row["start_time"]]
     assert begun
