@@ -395,7 +395,7 @@ def test_a_minute_of_a_timer_is_told_once_by_two_observers_one_of_which_is_kille
     end = time.monotonic() + 60
     kills = 0
     with observing(box, root, legacy):
-        while time.monotonic() < end:
+        while time.monotonic() < end or kills <= 20:
             with observing(box, root, legacy):
                 time.sleep(dice.uniform(0, 0.6))
             kills += 1
@@ -421,7 +421,6 @@ def test_a_minute_of_a_timer_is_told_once_by_two_observers_one_of_which_is_kille
     assert set(twice.values()) == {1}
     assert len(twice) == 2 * len(really)
     assert {one["trigger"] for one in manifests(root)} == {"schedule"}
-    assert kills > 20
 
 
 def _runs(root: Path, day: str) -> Iterator[Any]:
