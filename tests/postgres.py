@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchctl.adapters.local_stack import free_port
 from orchctl.core.database_url import Postgres
 
 PROGRAMS = ("initdb", "pg_ctl", "psql", "pg_dump", "pg_restore", "runuser")
@@ -64,9 +64,7 @@ def _running(folder: Path) -> Iterator[Cluster]:
     shutil.chown(secret, "postgres")
     data, log = folder / "data", folder / "log"
     _as_postgres("initdb", "-D", str(data), "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-sync")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
     _as_postgres("pg_ctl", "-D", str(data), "-l", str(log), "-o", options, "-w", "-t", "120", "start")
     try:

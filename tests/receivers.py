@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 import threading
 import time
@@ -24,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from orchctl.adapters.local_stack import free_port
 
 USER, PASSWORD = "orchctl", "s3cr3t-passw0rd"
 
@@ -150,14 +151,6 @@ def smtp(certificate: Path | None = None, *, login: bool = False, tls: bool = Fa
         yield mail
     finally:
         controller.stop()
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def certificate(folder: Path) -> Path:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import tomli_w
 
 from box import USER, Box
 from invariants import Entry
+from orchctl.adapters.local_stack import free_port
 from support import eventually
 
 POOL = "switching"
@@ -385,9 +385,7 @@ def prefect(box: Box, root: Path, *, units: str = _UNITS) -> Iterator[str]:
 def start_prefect(box: Box, root: Path, *, units: str = _UNITS) -> str:
     """Write the units of server and worker, start them, and wait until they work. The worker takes every catalog's."""
     root.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     common = {"PREFECT_HOME": str(root), "PREFECT_API_URL": url, "HOME": "/root"}
     python = f"{sys.executable} -m prefect"

@@ -91,6 +91,11 @@ class OrchctlError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def summary(self) -> str:
+        """The message, for where one line is all there is."""
+        return self.message
+
 
 class UsageError(OrchctlError):
     """The command line was wrong in a way the parser cannot see."""
@@ -143,6 +148,12 @@ class CatalogInvalid(OrchctlError):
     def __init__(self, message: str, *, problems: tuple[ProblemLike, ...] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.problems = problems
+
+    @property
+    def summary(self) -> str:
+        """The message with the first problem."""
+        first = next(iter(self.problems), None)
+        return self.message if first is None else f"{self.message}: {first.where}: {first.message}"
 
 
 class CatalogNotBelieved(CatalogInvalid):

@@ -14,6 +14,7 @@ import pytest
 
 import receivers
 from orchctl.adapters import host_lock
+from orchctl.adapters.local_stack import free_port
 from orchctl.core.names import format_instant
 from receivers import PASSWORD, USER, Http, Mail
 from support import Project, eventually
@@ -112,7 +113,7 @@ def test_from_all_well_to_a_server_that_is_gone_and_back(told: Told) -> None:
     assert told.dead_man.asked[-1][:2] == ("GET", "/d")
     assert told.subjects() == [[], [], []]
 
-    gone = f"http://127.0.0.1:{receivers.free_port()}/api"
+    gone = f"http://127.0.0.1:{free_port()}/api"
     with host_lock.held(project.state_dir, "watchdog", lock="watchdog"):
         assert "watchdog" in project.orchctl("--api-url", gone, "watchdog", check=11).stderr
     pings = len(told.dead_man.asked)

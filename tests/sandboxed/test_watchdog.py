@@ -7,6 +7,7 @@ from pathlib import Path
 
 import receivers
 from box import Box
+from orchctl.adapters.local_stack import free_port
 from support import eventually
 
 UNITS = ("orchctl-watchdog.service", "orchctl-watchdog.timer")
@@ -35,7 +36,7 @@ def test_the_timer_looks_tells_and_goes_without_a_trace(box: Box) -> None:
         box.sh('chmod a+x "$1"', folder)
     # Every minute is what it does; this test has no minutes.
     box.unit(f"{UNITS[1]}.d/often.conf", "[Timer]\nOnCalendar=*-*-* *:*:00/5\n")
-    root, api = "/srv/watched", f"http://127.0.0.1:{receivers.free_port()}/api"
+    root, api = "/srv/watched", f"http://127.0.0.1:{free_port()}/api"
     with receivers.http() as hook:
         box.inside.write(f"{root}/hook.url", hook.url + "/services/secret", mode="600")
         box.inside.write(f"{root}/config/alerts.toml", ALERTS.format(url=f"{root}/hook.url"))

@@ -160,6 +160,14 @@ def test_a_server_that_counts_other_things_makes_it_broken(host: Host) -> None:
     with pytest.raises(BackupBroken, match="flow runs: 99 instead of 100"):
         restore.verify(host.world(), desk, Path(made.archive.path))
     assert backups.last(host.state).verified is None
+    known = backups.last(host.state).known
+    assert known is not None
+    assert "flow runs: 99 instead of 100" in (known.problem or "")
+    host.now = NOW + timedelta(hours=1)
+    host.verify()
+    known = backups.last(host.state).known
+    assert known is not None
+    assert (known.problem, known.verified) == (None, NOW + timedelta(hours=1))
 
 
 def test_it_waits_for_the_lock_of_the_host_and_two_backups_do_not_meet(host: Host) -> None:

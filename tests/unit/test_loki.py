@@ -15,7 +15,7 @@ from catalogs import JOBS, catalog, problems
 from conftest import ROOT
 from dag import StepsDesk, chain
 from desk import SLOT
-from loki_receiver import Receiver, receiver, untrusted
+from loki_receiver import Receiver, receiver
 from orchctl.adapters import loki as adapter
 from orchctl.adapters.loki import Loki
 from orchctl.core import loki
@@ -24,6 +24,7 @@ from orchctl.core.catalog_logs import LogsTable, LokiTable
 from orchctl.core.loki import Line
 from orchctl.core.names import run_id
 from orchctl.runner import shipping
+from receivers import certificate
 
 LABELS = {"app": "orchctl", "host": "here", "job": "job"}
 RUN = {"run_id": run_id(SLOT, "one"), "game_date": "2025-12-19", "attempt": "1"}
@@ -222,7 +223,7 @@ def test_nobody_listens(there: Receiver) -> None:
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(tmp_path: Path) -> None:
-    with receiver(certificate=untrusted(tmp_path)) as there:
+    with receiver(certificate=certificate(tmp_path)) as there:
         sent = Loki(LokiTable(url_env="LOKI"), LABELS, {"LOKI": there.url.replace("//", f"//me:{PASSWORD}@")})
         put(sent, "one")
         lost = sent.close(3)

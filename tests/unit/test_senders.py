@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import receivers
+from orchctl.adapters.local_stack import free_port
 from orchctl.adapters.senders import Senders
 from orchctl.core.alerts import EVENTS, Channel, Event, Message, Secret
 from orchctl.core.deliveries import Answer, Letter
@@ -111,7 +112,7 @@ def test_one_that_stays_broken_is_given_up_for_now(http: Http) -> None:
 
 def test_one_that_is_down_is_asked_again(http: Http) -> None:
     channel = Channel("c", "webhook", Secret(env="URL"))
-    answer = send(channel, senders(URL=f"http://127.0.0.1:{receivers.free_port()}/services/{TOKEN}"))
+    answer = send(channel, senders(URL=f"http://127.0.0.1:{free_port()}/services/{TOKEN}"))
     assert answer == Answer(False, "no connection: Connection refused", 4, again=True)
 
 

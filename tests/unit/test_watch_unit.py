@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import receivers
 from catalogs import JOBS, SCHEDULES
 from orchctl.adapters.deliveries import Deliveries
+from orchctl.adapters.local_stack import free_port
 from orchctl.adapters.senders import Senders
 from orchctl.core import unit_text, watch_unit
 from orchctl.core.alerts import Alerts
@@ -120,7 +120,7 @@ def test_a_variable_that_no_file_holds_is_told(app: App, tmp_path: Path) -> None
 def test_the_whole_look_by_its_wiring_without_a_server_or_a_catalog(tmp_path: Path) -> None:
     root = tmp_path
     (root / "config").mkdir()
-    environment = {"PREFECT_API_URL": f"http://user:hunter2@127.0.0.1:{receivers.free_port()}/api"}
+    environment = {"PREFECT_API_URL": f"http://user:hunter2@127.0.0.1:{free_port()}/api"}
     app = App(Settings.of(environment, config=root / "config", state_dir=root / "state"), environment)
     world = wired.world(app, environment, dry=True)
     assert "hunter2" not in world.api_url

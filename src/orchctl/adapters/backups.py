@@ -21,6 +21,7 @@ from orchctl.adapters import backup_archive, belief, files
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.core import backup
 from orchctl.core.backup import Archive, Manifest, Member
+from orchctl.core.doctor_facts import Backup
 from orchctl.core.installation import ENCRYPTION_KEY, Installation
 from orchctl.core.names import format_instant, parse_instant
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError, StateBroken
@@ -43,10 +44,22 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The newest backup, and the newest verification, of a state directory; None: there was none."""
+    """The newest backup, and the newest verification, of a state directory; None: there was none.
+
+    `problem` is what the newest trial of that backup found wrong, None where nothing.
+    """
 
     backup: Noted | None
     verified: Noted | None
+    problem: str | None = None
+
+    @property
+    def known(self) -> Backup | None:
+        """The newest backup as it is judged, None where there is none."""
+        if self.backup is None:
+            return None
+        verified = self.verified.at if self.verified is not None else None
+        return Backup(self.backup.created_at, self.backup.path, verified, self.problem)
 
 
 def last(state_dir: Path) -> Last:
@@ -54,7 +67,8 @@ def last(state_dir: Path) -> Last:
     folder = StateFolder(state_dir, "host")
     data = folder.read_json(_RECORD)
     try:
-        return Last(*(_noted((data or {}).get(key)) for key in ("backup", "verified")))
+        made, verified = (_noted((data or {}).get(key)) for key in ("backup", "verified"))
+        return Last(made, verified, _problem((data or {}).get("broken"), made, verified))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StateBroken(f"{folder.path(_RECORD)} cannot be believed", hint="look at it, and remove it") from error
 
@@ -64,6 +78,14 @@ def _noted(data: dict[str, Any] | None) -> Noted | None:
         return None
     instants = (parse_instant(data["created_at"]), parse_instant(data["at"]))
     return Noted(str(data["path"]), int(data["size_bytes"]), *instants)
+
+
+def _problem(broken: dict[str, str] | None, made: Noted | None, verified: Noted | None) -> str | None:
+    """Return what was found wrong with the newest backup, unless it was found whole after that."""
+    if broken is None or made is None or broken["path"] != made.path:
+        return None
+    mended = verified is not None and verified.path == made.path and verified.at > parse_instant(broken["at"])
+    return None if mended else str(broken["said"])
 
 
 class Shelf:
@@ -212,6 +234,10 @@ class Shelf:
         """Remember that an archive was restored on trial and found whole."""
         self._note("verified", archive, at)
 
+    def note_broken(self, path: Path, said: str, at: datetime) -> None:
+        """Remember that an archive was tried and is not whole."""
+        self._write("broken", {"path": str(path), "said": said, "at": format_instant(at)})
+
     def _note(self, key: str, archive: Archive, at: datetime) -> None:
         noted = {
             "path": archive.path,
@@ -219,6 +245,9 @@ class Shelf:
             "created_at": format_instant(archive.manifest.created_at),
             "at": format_instant(at),
         }
+        self._write(key, noted)
+
+    def _write(self, key: str, noted: dict[str, Any]) -> None:
         try:
             before = self._record.read_json(_RECORD)
         except StateBroken:

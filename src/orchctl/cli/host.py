@@ -148,6 +148,9 @@ def logs(
     its = app.installation
     host = app.stack if its is None else wiring.unit_stack(app, its)
     names = [name for name in host.names() if part is None or name.startswith(part)]
+    if not names:
+        render.note(f"no {part or 'server or worker'} was started on this host: `orchctl host up` does")
+        return
     masker = Masker.of(wiring.secrets_of(app))
     render.raw(masker.mask_bytes(line) for line in host.logs(names, last=lines, follow=follow))
 

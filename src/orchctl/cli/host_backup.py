@@ -95,6 +95,8 @@ def restore(
     if dry_run:
         views.would_restore(service.look(world, desk, target, path, chosen), chosen, app.settings)
         return
+    if not yes:
+        service.look(world, desk, target, path, chosen)  # no question where the answer could not be carried out
     names = ", ".join(chosen)
     render.confirm(
         f"replace {names} of this host by {'that' if len(chosen) == 1 else 'those'} of {path.name}?", yes=yes

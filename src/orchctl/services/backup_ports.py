@@ -42,6 +42,7 @@ class Shelf(Protocol):
     def newest(self) -> Path | None: ...  # noqa: D102
     def note_backup(self, archive: Archive) -> None: ...  # noqa: D102
     def note_verified(self, archive: Archive, at: datetime) -> None: ...  # noqa: D102
+    def note_broken(self, path: Path, said: str, at: datetime) -> None: ...  # noqa: D102
 
 
 class Unpacked(Protocol):

@@ -25,9 +25,7 @@ Look = Callable[[Seen], Iterable[Finding]]
 def _catalog(seen: Seen) -> Iterator[Finding]:
     found = seen.read_catalog.or_error()
     if isinstance(found, CatalogInvalid):
-        first = next(iter(found.problems), None)
-        more = f": {first.where}: {first.message}" if first is not None else ""
-        yield failure("catalog", found.message + more, found.hint or "`orchctl check` lists every problem")
+        yield failure("catalog", found.summary, found.hint or "`orchctl check` lists every problem")
     elif isinstance(found, OrchctlError):
         yield failed_look("catalog", found)
     else:
@@ -180,9 +178,7 @@ def _backups(seen: Seen) -> Iterator[Finding]:
 def _alerts(seen: Seen) -> Iterator[Finding]:
     found = seen.alerts.or_error()
     if isinstance(found, CatalogInvalid):
-        first = next(iter(found.problems), None)
-        more = f": {first.where}: {first.message}" if first is not None else ""
-        yield failure("alerts", found.message + more, found.hint or "put it right in alerts.toml")
+        yield failure("alerts", found.summary, found.hint or "put it right in alerts.toml")
     elif isinstance(found, OrchctlError):
         yield failed_look("alerts", found)
     else:

@@ -78,21 +78,30 @@ def verify(world: World, desk: Desk, path: Path | None) -> Verified:
         found = path or world.shelf.newest()
         if found is None:
             raise GateRefused("there is no backup yet", hint="`orchctl host backup` makes one, or name an archive")
-        with desk.unpack(found) as unpacked:
-            manifest = unpacked.archive.manifest
-            database = desk.trial(manifest.database.kind)
-            world.say(f"starting a server on a copy of the database of {manifest.hostname}")
-            try:
-                url = database.load(unpacked.dump, _VERIFY)
-                _same(manifest.database, database.look(_VERIFY))
-                with desk.serve(url, unpacked.encryption_key) as server:
-                    counts, blocks = _asked(server, manifest.database)
-            finally:
-                database.drop(_VERIFY)
+        try:
+            archive, counts, blocks = _tried(world, desk, found)
+        except BackupBroken as error:
+            world.shelf.note_broken(found, error.message, world.now())
+            raise
         at = world.now()
-        if (manifest.hostname, manifest.state_dir) == (world.facts.hostname, world.facts.state_dir):
-            world.shelf.note_verified(unpacked.archive, at)
-    return Verified(unpacked.archive, counts, blocks, at)
+        if (archive.manifest.hostname, archive.manifest.state_dir) == (world.facts.hostname, world.facts.state_dir):
+            world.shelf.note_verified(archive, at)
+    return Verified(archive, counts, blocks, at)
+
+
+def _tried(world: World, desk: Desk, path: Path) -> tuple[Archive, dict[str, int], int]:
+    with desk.unpack(path) as unpacked:
+        manifest = unpacked.archive.manifest
+        database = desk.trial(manifest.database.kind)
+        world.say(f"starting a server on a copy of the database of {manifest.hostname}")
+        try:
+            url = database.load(unpacked.dump, _VERIFY)
+            _same(manifest.database, database.look(_VERIFY))
+            with desk.serve(url, unpacked.encryption_key) as server:
+                counts, blocks = _asked(server, manifest.database)
+        finally:
+            database.drop(_VERIFY)
+    return unpacked.archive, counts, blocks
 
 
 def look(world: World, desk: Desk, target: Target, path: Path, parts: Sequence[Part]) -> Archive:

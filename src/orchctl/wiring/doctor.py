@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from orchctl.adapters import backups, belief, doctor_facts, doctor_sockets, doctor_versions, env_files, toml_files
 from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.adapters.deliveries import Deliveries
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.local_stack import LocalStack
+from orchctl.adapters.prefect_parse import bare_url
 from orchctl.core import host_units
-from orchctl.core.doctor_facts import Backup
 from orchctl.core.installation import AUTH_CLIENT
 from orchctl.services import alerts
 from orchctl.services.doctor_world import Facts, Once, World
@@ -22,7 +20,6 @@ from orchctl.wiring import App, host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from orchctl.adapters.prefect_api import PrefectApi
     from orchctl.core.alerts import Alerts
@@ -78,7 +75,7 @@ def world(app: App, environment: Mapping[str, str]) -> World:
         alerts_applied=lambda found, its: _alerts_applied(app, client(), found, its),
         deliveries=lambda: tuple(Deliveries(settings.state_dir).last().values()),
         watched=AlertBoxes(settings.state_dir).watchdog_looked,
-        last_backup=lambda: _last_backup(settings.state_dir),
+        last_backup=lambda: backups.last(settings.state_dir).known,
         facts=_facts(app),
         now=app.now,
     )
@@ -104,15 +101,7 @@ def _bare(app: App, environment: Mapping[str, str]) -> PrefectApi:
     from orchctl.wiring import connect
 
     kept = {key: value for key, value in environment.items() if key not in {AUTH_CLIENT, "PREFECT_API_KEY"}}
-    return connect.client(kept, None, _without_userinfo(app.api_url), attempts=1, patience=PATIENCE_S)
-
-
-def _without_userinfo(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return connect.client(kept, None, bare_url(app.api_url), attempts=1, patience=PATIENCE_S)
 
 
 def _has_credentials(app: App, environment: Mapping[str, str]) -> bool:
@@ -143,12 +132,3 @@ def _unfinished_restore(app: App) -> str | None:
     settings = app.settings
     shelf = backups.Shelf(settings.state_dir, settings.config_dir, installation=None, encryption_key=None)
     return shelf.unfinished_restore()
-
-
-def _last_backup(state_dir: Path) -> Backup | None:
-    """Return the newest backup, and when one was verified last."""
-    found = backups.last(state_dir)
-    if found.backup is None:
-        return None
-    made = Backup(found.backup.created_at, found.backup.path, None)
-    return made if found.verified is None else replace(made, verified=found.verified.at)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from orchctl.adapters import backups, doctor_facts, env_files, host_facts, host_lock, toml_files
 from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.adapters.deliveries import Deliveries
+from orchctl.adapters.prefect_parse import bare_url
 from orchctl.adapters.prefect_rule import PrefectRule
 from orchctl.adapters.senders import Senders
 from orchctl.adapters.watch_timer import WatchTimer
 from orchctl.core import catalog_alerts
 from orchctl.core.alerts import Alerts, Channel
 from orchctl.core.deliveries import Answer, Letter
-from orchctl.core.doctor_facts import Backup
 from orchctl.core.mask import Masker
 from orchctl.core.watch_unit import Watch
 from orchctl.errors import CatalogInvalid, Locked, NotAllowed, OrchctlError, StateBroken
@@ -92,7 +92,7 @@ def world(app: App, environment: Mapping[str, str], *, dry: bool = False) -> Wor
         state_place=str(settings.state_dir),
         in_force=lambda digest: in_force(app, digest),
         prefect=lambda patience: app.connect(app.api_url, attempts=1, patience=patience),
-        api_url=_without_userinfo(app.api_url),
+        api_url=bare_url(app.api_url),
         owners=app.owners,
         handovers=app.handovers,
         claims=app.claims,
@@ -100,7 +100,7 @@ def world(app: App, environment: Mapping[str, str], *, dry: bool = False) -> Wor
         rule=PrefectRule(environment, timeout_s=RULE_S),
         disk=doctor_facts.disk,
         places=lambda catalog: _places(str(settings.state_dir), home, catalog),
-        backup=lambda: _last_backup(settings.state_dir),
+        backup=lambda: backups.last(settings.state_dir).known,
         post=senders,
         waiting=lambda catalog, alerts, left: _deliver(app, senders, store, catalog, alerts, left),
         store=store,
@@ -123,7 +123,7 @@ def alerts_of(app: App, store: Deliveries, *, keep: bool = False) -> tuple[Alert
             return Alerts(), None
         alerts = catalog_alerts.build((str(directory / toml_files.ALERTS), content), None)
     except (CatalogInvalid, NotAllowed) as error:
-        return _kept(store), _first(error)
+        return _kept(store), error.summary
     if keep:
         store.keep_config(content)
     return alerts, None
@@ -143,7 +143,7 @@ def in_force(app: App, digest: str | None) -> InForce:
     try:
         catalog = app.catalog_or_none
     except (CatalogInvalid, NotAllowed) as error:
-        problem = _first(error)
+        problem = error.summary
     written = app.applied.written()
     if catalog is not None and catalog.digest in written:
         return InForce(catalog)
@@ -240,20 +240,3 @@ def _spare(environment: Mapping[str, str]) -> Path | None:
 def _places(state_dir: str, home: str, catalog: Catalog | None) -> dict[str, str]:
     roots = sorted({job.data_root for job in catalog.jobs.values()}) if catalog is not None else []
     return {"orchctl's state": state_dir, "Prefect's database": home, **{f"data ({root})": root for root in roots}}
-
-
-def _last_backup(state_dir: Path) -> Backup | None:
-    found = backups.last(state_dir).backup
-    return Backup(found.created_at, found.path, None) if found is not None else None
-
-
-def _first(error: OrchctlError) -> str:
-    """Return what an error says, with its first problem."""
-    problems = error.problems if isinstance(error, CatalogInvalid) else ()
-    return f"{error.message}: {problems[0].where}: {problems[0].message}" if problems else error.message
-
-
-def _without_userinfo(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
