@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+import support
+
 # The same examples on every machine: a failure in CI is one that can be repeated.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
@@ -60,9 +62,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Rooms:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let what has real parts, and so real time, go before what only computes."""
+    """Let what has real parts, and so real time, go before what only computes, and be waited for longer."""
+    real = item.path.parent.name in _MARKERS
+    support.patience = 3 if real else 1
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, 0 if item.path.parent.name in _MARKERS else 10)
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if real else 10)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -211,10 +211,10 @@ def test_many_failures_at_once_are_few_messages_and_a_receiver_that_fails_is_ask
 
     eventually(lambda: told(hooked.got) == len(names), within=90)
     # Four, where Prefect tells of them all within the 15 s that they are held.
-    assert 4 <= len(hooked.got) < len(names)
+    assert 4 <= len(hooked.got) <= len(names) // 2 + 2
     assert hooked.got[0]["reason"] == "stopped by hand"
     eventually(lambda: len(box.got) >= 4, within=60)
-    assert len(box.got) < len(names)
+    assert len(box.got) <= len(names) // 2 + 2
 
 
 @pytest.mark.campaign

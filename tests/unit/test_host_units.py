@@ -83,7 +83,13 @@ def test_the_worker_s_runs_and_their_guards_outlive_it() -> None:
 def test_a_worker_gets_neither_the_database_nor_the_server_s_key() -> None:
     for name in (WORKER_UNIT, "prefect-recover.service"):
         (unset,) = values(host_units.texts(ITS, systemd=252)[name], "UnsetEnvironment")
-        assert set(unset.split()) == {DATABASE, AUTH_SERVER}
+        assert set(unset.split()) == {
+            DATABASE,
+            AUTH_SERVER,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+            "PREFECT_SERVER_ENCRYPTION_KEY",
+            "ORION_ENCRYPTION_KEY",
+        }
 
 
 @pytest.mark.parametrize(("systemd", "steps"), [(252, []), (253, []), (254, ["5"]), (257, ["5"])])
@@ -243,3 +249,8 @@ def test_a_move_to_another_database_is_seen() -> None:
     assert host_units.moves([FileChange(SETTINGS, settings_text(), moved, private=True)])
     assert not host_units.moves([FileChange(SETTINGS, None, moved, private=True)])
     assert not host_units.moves([FileChange(SETTINGS, moved, moved, private=True)])
+
+
+@pytest.mark.parametrize("key", host_settings.SERVER_ONLY)
+def test_a_change_of_what_only_the_server_gets_restarts_no_worker(key: str) -> None:
+    assert not host_settings.concerns_worker(key)

@@ -193,6 +193,14 @@ def test_what_is_refused_is_not_tried_again_and_told(there: Receiver) -> None:
     assert there.requests == []
 
 
+def test_what_is_secret_in_an_address_is_masked_in_what_the_receiver_says(there: Receiver) -> None:
+    # Its answer quotes a word that is the key in this address.
+    there.statuses = [400]
+    sent = Loki(LokiTable(url_env="LOKI"), LABELS, {"LOKI": f"{there.url}/loki/api/v1/push?key=behind"})
+    put(sent, "one")
+    assert sent.close(20) == "1 of 1 lines and events did not reach Loki: HTTP 400 (entry too far ***)"
+
+
 def test_a_receiver_that_only_fails_is_given_up_at_the_end(there: Receiver) -> None:
     there.always = 500
     sent = sender(there.url)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from orchctl.core.alerts import Secret
 from orchctl.errors import NotAllowed, OrchctlError, StateBroken
 
 LONGEST = 1 << 16
 """Bytes: a secret is a line. Without a limit /dev/zero would take the host's memory."""
+
+_SHORTEST_PART = 6
 
 
 def read(secret: Secret, environment: Mapping[str, str]) -> str:
@@ -29,6 +33,14 @@ def read(secret: Secret, environment: Mapping[str, str]) -> str:
     if not value.isprintable():
         raise OrchctlError(f"{place} holds more than one line, or what no secret holds", hint="one line, and no more")
     return value
+
+
+def parts(address: str) -> list[str]:
+    """Return what of an address is secret: all after the host, whole and in parts, and user information."""
+    split = urlsplit(address)
+    path = address.partition("://")[2].partition("/")[2]
+    words = [word for word in re.split("[/?&=]", path) if len(word) >= _SHORTEST_PART]
+    return [address, f"/{path}", path, split.path, *words, split.password or "", split.username or ""]
 
 
 def _from_file(path: str) -> str:

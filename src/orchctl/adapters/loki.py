@@ -58,6 +58,7 @@ class Loki:
         self._environment, self._clock = environment, clock
         self._changed = threading.Condition()
         self._waiting: deque[Line] = deque()
+        self._mask = Masker(()).mask
         self._weight = self._at = 0
         self._put = self._sent = 0
         self._problem: str | None = None
@@ -118,9 +119,13 @@ class Loki:
         if text is None:
             text = alert_secrets.read(Secret(env=table.url_env, file=table.url_file), self._environment)
         try:
-            return loki.address_of(text)
+            address = loki.address_of(text)
         except ValueError as error:
             raise OrchctlError(str(error)) from error
+        # An address that the catalog itself gives is no secret, but for what opens it.
+        hidden = alert_secrets.parts(text) if table.url is None else []
+        self._mask = Masker(filter(None, [*hidden, *(address.auth or ())[1:]])).mask
+        return address
 
     def _client(self, address: Address) -> httpx.Client:
         import httpx
@@ -174,7 +179,6 @@ class Loki:
         """Push once. Return what was wrong, None where nothing was, and whether trying again may help."""
         import httpx
 
-        mask = Masker.of({"ADDRESS": address.url, "PASSWORD": address.auth[1] if address.auth else ""}).mask
         try:
             # Its answer is not read to its end: it may have none.
             with client.stream("POST", address.url, content=packed) as answer:
@@ -182,6 +186,6 @@ class Loki:
                     return None, False
                 said = next(answer.iter_bytes(), b"")[:_SAID].decode("utf-8", "replace").strip().partition("\n")[0]
                 again = answer.status_code >= 500 or answer.status_code in _AGAIN
-                return mask(f"HTTP {answer.status_code}{f' ({said})' if said else ''}"), again
+                return self._mask(f"HTTP {answer.status_code}{f' ({said})' if said else ''}"), again
         except httpx.HTTPError as error:
-            return mask(f"{type(error).__name__}{f': {error}' if str(error) else ''}"), True
+            return self._mask(f"{type(error).__name__}{f': {error}' if str(error) else ''}"), True

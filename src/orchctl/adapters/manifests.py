@@ -242,6 +242,19 @@ class Manifests:
         except OSError as error:
             raise _unreadable(path, error) from error
 
+    @staticmethod
+    def log_end(path: Path, most: int) -> bytes | None:
+        """Return the last bytes of a log, `most` of them at most; None where it is not there. Raises OrchctlError."""
+        try:
+            # Not through a link: the end of what it leads to would stand in a manifest or a message.
+            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+                return file.read(most)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
     def _assets(self) -> list[str]:
         try:
             names = sorted(path.name for path in self._root.iterdir() if path.is_dir())

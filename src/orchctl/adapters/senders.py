@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,6 @@ _BACKOFF_CAP_S = 4.0
 _SHORTEST_S = 0.2
 _SAID_MOST = 200
 _READ_MOST = 4096
-_SHORTEST_PART = 6
 _BUSY = frozenset({408, 425, 429})
 
 
@@ -133,7 +131,7 @@ class Senders:
             address = alert_secrets.read(url, self._environment)
         except OrchctlError as error:
             return Answer(False, error.message)
-        masker = Masker(_secret_parts(address))
+        masker = Masker(alert_secrets.parts(address))
         return self._repeated(lambda left: call(masker.mask, address, left), within_s)
 
     def _repeated(self, call: Callable[[float], _Try], within_s: float) -> Answer:
@@ -295,14 +293,6 @@ def _retry_after(answer: httpx.Response) -> float | None:
         return float(answer.headers["retry-after"])
     except (KeyError, ValueError):
         return None
-
-
-def _secret_parts(address: str) -> list[str]:
-    """Return what of an address is secret: all after the host, whole and in parts, and user information."""
-    parts = urlsplit(address)
-    path = address.partition("://")[2].partition("/")[2]
-    words = [word for word in re.split("[/?&=]", path) if len(word) >= _SHORTEST_PART]
-    return [address, f"/{path}", path, parts.path, *words, parts.password or "", parts.username or ""]
 
 
 def _login_parts(username: str | None, password: str | None) -> list[str]:

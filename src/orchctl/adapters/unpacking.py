@@ -14,10 +14,8 @@ from pathlib import Path
 from orchctl.adapters import backup_archive, files
 from orchctl.core import backup, env_file
 from orchctl.core.backup import Archive, Member
-from orchctl.core.installation import ENCRYPTION_KEY
+from orchctl.core.installation import ENCRYPTION_KEYS
 from orchctl.errors import BackupBroken
-
-_ENCRYPTION_KEYS = (ENCRYPTION_KEY, "ORION_ENCRYPTION_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def _place(scratch: Path, member: Member) -> Path:
 
 def key_in(found: Mapping[str, str]) -> str | None:
     """Return the key of Prefect's blocks that settings hold, None where they hold none: then the database does."""
-    return next((found[key] for key in _ENCRYPTION_KEYS if found.get(key)), None)
+    return next((found[key] for key in ENCRYPTION_KEYS if found.get(key)), None)
 
 
 def claims_below(folder: Path) -> frozenset[str]:

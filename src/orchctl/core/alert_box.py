@@ -58,8 +58,6 @@ class Box:
     sent: tuple[datetime, ...] = ()
     failures: int = 0
     not_before: datetime | None = None
-    last_sent: datetime | None = None
-    last_tried: datetime | None = None
     last_error: str | None = None
     dropped: int = 0
 
@@ -76,8 +74,6 @@ class Box:
             "sent": [_text(each) for each in self.sent],
             "failures": self.failures,
             "not_before": _text(self.not_before),
-            "last_sent": _text(self.last_sent),
-            "last_tried": _text(self.last_tried),
             "last_error": self.last_error,
             "dropped": self.dropped,
         }
@@ -98,8 +94,6 @@ class Box:
             sent=tuple(parse_instant(each) for each in data["sent"]),
             failures=int(data["failures"]),
             not_before=_instant(data["not_before"]),
-            last_sent=_instant(data["last_sent"]),
-            last_tried=_instant(data["last_tried"]),
             last_error=data["last_error"],
             dropped=int(data["dropped"]),
         )
@@ -168,8 +162,6 @@ def sent(box: Box, numbers: tuple[int, ...], alerts: Alerts, *, now: datetime) -
         sent=(*(each for each in box.sent if now - each < within), now),
         failures=0,
         not_before=None,
-        last_sent=now,
-        last_tried=now,
         last_error=None,
     )
 
@@ -183,7 +175,6 @@ def failed(box: Box, error: str, *, now: datetime) -> Box:
         waiting=kept,
         failures=box.failures + 1,
         not_before=now + timedelta(seconds=pause),
-        last_tried=now,
         last_error=error,
         dropped=box.dropped + len(box.waiting) - len(kept),
     )

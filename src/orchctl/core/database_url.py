@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from orchctl.core.installation import DATABASE
+from orchctl.core.installation import DATABASES
 
 Kind = Literal["sqlite", "postgresql"]
-KEYS = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", DATABASE)
-"""The settings that name the database; the first goes first, as in Prefect."""
 
 _PORT = 5432
 _LONGEST = 63
@@ -60,9 +58,7 @@ class Postgres:
         )
         where = "" if socket else f"[{self.host}]" if ":" in self.host else self.host
         account = f"{quote(self.user, safe='')}{secret}"
-        return f"postgresql+asyncpg://{account}@{where}:{self.port}/{quote(self.name, safe='')}" + (
-            f"?{query}" if query else ""
-        )
+        return f"postgresql+asyncpg://{account}@{where}:{self.port}/{self.name}" + (f"?{query}" if query else "")
 
     @property
     def shown(self) -> str:
@@ -80,7 +76,7 @@ def of_settings(settings: Mapping[str, str], home: str) -> Sqlite | Postgres:
 
     Raises ValueError where it is named in a way that this cannot follow.
     """
-    named = next((settings[key] for key in KEYS if settings.get(key)), None)
+    named = next((settings[key] for key in DATABASES if settings.get(key)), None)
     return parse(named) if named is not None else Sqlite(f"{home.rstrip('/')}/prefect.db")
 
 
@@ -93,25 +89,28 @@ def parse(url: str) -> Sqlite | Postgres:
         raise ValueError("the URL of the database is neither one of SQLite nor one of PostgreSQL")
     try:
         parts = urlsplit(url)
-        port, query = parts.port, dict(parse_qsl(parts.query))
+        query = dict(parse_qsl(parts.query))
+        port = parts.port or int(query.get("port", _PORT))
     except ValueError:
         raise ValueError("the URL of the database cannot be read") from None
-    name, user = unquote(parts.path.removeprefix("/")), unquote(parts.username or query.get("user", ""))
+    # As SQLAlchemy reads it: only user and password before the @ are unquoted, and what stands in the query is already.
+    name = parts.path.removeprefix("/")
+    user = unquote(parts.username) if parts.username else query.get("user", "")
     if not name or not user or "/" in name:
         raise ValueError("the URL of the database names no user, or no database")
-    password = parts.password or query.get("password")
+    password = unquote(parts.password) if parts.password else query.get("password")
     return Postgres(
         host=unquote(parts.hostname or "") or query.get("host", "localhost"),
-        port=port or int(query.get("port", _PORT)),
+        port=port,
         user=user,
-        password=None if password is None else unquote(password),
+        password=password,
         name=name,
         tls=_tls(query),
     )
 
 
 def _path(url: str) -> str:
-    path = unquote(url.partition("://")[2].partition("?")[0])
+    path = url.partition("://")[2].partition("?")[0]
     # sqlite:////abs has an empty host and the path /abs; sqlite:///rel a path that depends on where Prefect starts.
     path = path.removeprefix("/")
     if not path.startswith("/"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from orchctl.core.installation import API_URL, AUTH_CLIENT, AUTH_SERVER, DATABASE
+from orchctl.core.installation import API_URL, AUTH_CLIENT, AUTH_SERVER, DATABASE, DATABASES, ENCRYPTION_KEYS
 
 LOOPBACK = "127.0.0.1"
 HOME = "PREFECT_HOME"
@@ -26,7 +26,7 @@ SERVER: Mapping[str, str] = {
 # would meet those of another user's server.
 UI = "PREFECT_UI_STATIC_DIRECTORY"
 WORKER: Mapping[str, str] = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
-SERVER_ONLY = (AUTH_SERVER, DATABASE)
+SERVER_ONLY = (AUTH_SERVER, *DATABASES, *ENCRYPTION_KEYS)
 """Settings in the file that a worker, and what it runs, must not be given."""
 _ASYNC = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _ESCAPED = str.maketrans({char: f"\\{char}" for char in '\\"`$'})

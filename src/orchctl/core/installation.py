@@ -23,6 +23,10 @@ AUTH_CLIENT = "PREFECT_API_AUTH_STRING"
 AUTH_SERVER = "PREFECT_SERVER_API_AUTH_STRING"
 DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 ENCRYPTION_KEY = "PREFECT_SERVER_ENCRYPTION_KEY"
+ENCRYPTION_KEYS = (ENCRYPTION_KEY, "ORION_ENCRYPTION_KEY")
+"""The settings that hold what encrypts Prefect's blocks; the first goes first, as in Prefect."""
+DATABASES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", DATABASE)
+"""The settings that name the database; the first goes first, as in Prefect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,13 +304,13 @@ def _prefect() -> Any:
 
 def _tail(log: Path) -> str | None:
     """Return the end of a log, which holds no secrets: they were masked before they were written."""
+    from orchctl.adapters.manifests import Manifests
+
     try:
-        # Not through a link: the end of what it leads to would stand in a manifest that others may read.
-        with open(os.open(log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _SNIPPET))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
+        end = Manifests.log_end(log, _SNIPPET)
+    except OrchctlError:
         return None
+    return None if end is None else end.decode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class RunTree(Protocol):
     def read(self, run: Run) -> dict[str, Any] | None: ...  # noqa: D102
     def directory_of(self, run: Run) -> Path: ...  # noqa: D102
     def logs_in(self, directory: Path) -> list[Path]: ...  # noqa: D102
-    def read_log(self, path: Path, offset: int) -> bytes: ...  # noqa: D102
+    def log_end(self, path: Path, most: int) -> bytes | None: ...  # noqa: D102
 
 
 class Post(Protocol):
@@ -228,8 +228,5 @@ def _tail(tree: RunTree, run: Run) -> tuple[str, ...]:
     logs = tree.logs_in(tree.directory_of(run))
     if not logs:
         return ()
-    start, tail = 0, b""
-    while chunk := tree.read_log(logs[-1], start):
-        start += len(chunk)
-        tail = (tail + chunk)[-_LOG_MOST:]
+    tail = tree.log_end(logs[-1], _LOG_MOST) or b""
     return tuple(tail.decode("utf-8", "backslashreplace").splitlines()[-20:])

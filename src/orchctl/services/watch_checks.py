@@ -5,7 +5,7 @@ Each check yields problems, and raises `Unseen` where it cannot be made: then no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from orchctl.core import deployments as wanted
@@ -248,11 +248,6 @@ def files(problem: str | None, alerts_problem: str | None) -> Iterator[Problem]:
     ):
         if said is not None:
             yield Problem(key, "catalog_invalid", said, about=about, after_s=CATALOG_AFTER_S, command="orchctl check")
-
-
-def keys_of(problems: Iterable[Problem]) -> frozenset[str]:
-    """Return the keys of problems."""
-    return frozenset(problem.key for problem in problems)
 
 
 def patience(job: Job, alerts: Alerts) -> timedelta:

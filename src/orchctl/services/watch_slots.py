@@ -37,11 +37,10 @@ _EXECUTED = frozenset({"running", "success", "failed", "crashed", "cancelled"})
 
 @dataclass(slots=True)
 class Slots:
-    """What a look at the slots found. `watched` is what to remember; `unwritten`: why instants could not be kept."""
+    """What a look at the slots found. `watched` is what to remember."""
 
     problems: list[Problem] = field(default_factory=list)
     watched: dict[str, Watched] = field(default_factory=dict)
-    unwritten: str | None = None
 
 
 def look(world: World, catalog: Catalog, live: Mapping[str, Job], before: Mapping[str, Watched]) -> Slots:
@@ -56,7 +55,7 @@ def look(world: World, catalog: Catalog, live: Mapping[str, Job], before: Mappin
         for name in live
     }
     due = {name for name in live if since[name] < until[name]}
-    known = _known(world, catalog, live, rules, since, found) if due else Known(now, now)
+    known = _known(world, catalog, live, rules, since) if due else Known(now, now)
     for name, job in live.items():
         had = before.get(name)
         missed = had.missed if had is not None else None
@@ -82,7 +81,6 @@ def _known(
     live: Mapping[str, Job],
     rules: Mapping[str, str],
     since: Mapping[str, datetime],
-    found: Slots,
 ) -> Known:
     """Return the instants of all live jobs from `since` on; Prefect is asked where they are not known yet."""
     now = world.clock.now()
@@ -108,7 +106,7 @@ def _known(
         end = min(end, now + timedelta(minutes=10))
     last = end.timestamp()
     known = Known(begin, end, {key: sorted(at for at in some if at <= last) for key, some in instants.items()})
-    found.unwritten = world.store.keep_slots(known)
+    world.store.keep_slots(known)
     return known
 
 
@@ -116,6 +114,8 @@ def _judged(
     world: World, job: Job, instants: Sequence[datetime], missed: Missed | None, now: datetime
 ) -> Missed | None:
     """Return which slots of a job are missed, after those that have become too late."""
+    if not instants and missed is None:
+        return None
     try:
         owner = world.owners.read(job.name) if job.has_legacy else None
     except StateBroken:
