@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchctl.adapters import files
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.core.deliveries import Answer, Delivery
 from orchctl.core.names import is_name
@@ -21,7 +20,7 @@ from orchctl.errors import OrchctlError, StateBroken
 
 _MEMORY, _SLOTS, _CONFIG = "watch.json", "slots.json", "alerts.toml"
 LARGEST = 4 << 20
-"""Bytes of what is remembered: more is not written, and not believed."""
+"""Bytes of an alerts.toml: a larger one is not kept."""
 _T = TypeVar("_T")
 
 
@@ -76,9 +75,7 @@ class Deliveries:
         if len(content) > LARGEST or self.config() == content:
             return
         with contextlib.suppress(OrchctlError):
-            path = self._folder.path(_CONFIG)
-            files.make_private(path.parent)
-            files.write_together([files.Content(path, content, 0o600, True, files.heir(path.parent))])
+            self._folder.write_bytes(_CONFIG, content)
 
     def last(self) -> dict[str, Delivery]:
         """Return the last delivery of each channel, by name. Raises StateBroken where one cannot be believed."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchctl import wiring
 from orchctl.adapters import belief, host_facts
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.as_of import AsOf
 from orchctl.adapters.claims import Claims, Locks
-from orchctl.adapters.loki import Loki
 from orchctl.adapters.manifests import Manifests
 from orchctl.adapters.owners import Owners
 from orchctl.services import observe
+
+if TYPE_CHECKING:
+    from orchctl.adapters.loki import Loki
+    from orchctl.core.catalog_logs import LokiTable
 
 _T = TypeVar("_T")
 
@@ -39,5 +42,12 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
         eyes=eyes,
         legacy_running=lambda job: observe.legacy_running(job, eyes),
         as_of=AsOf(environment).instant,
-        ship=lambda table, labels: Loki(table, labels, environment),
+        ship=lambda table, labels: _loki(table, labels, environment),
     )
+
+
+def _loki(table: LokiTable, labels: Mapping[str, str], environment: Mapping[str, str]) -> Loki:
+    # Few catalogs name one: the other runs do without.
+    from orchctl.adapters.loki import Loki
+
+    return Loki(table, labels, environment)
