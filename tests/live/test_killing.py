@@ -112,7 +112,7 @@ def test_a_time_out(live: Live, three: Three) -> None:
     assert "time-out of 2" in (end.state_message or "")
     manifest = three.project.manifest(run.run_id)
     assert (manifest["status"], manifest["error"]["type"], manifest["signal"]) == ("failed", "TimedOut", "SIGKILL")
-    assert 2 + KILL_AFTER_S <= manifest["timing"]["duration_s"] < 2 + KILL_AFTER_S + A_FEW_S
+    assert 2 + KILL_AFTER_S <= manifest["timing"]["duration_s"] < 60  # its command would never end
 
 
 def test_a_cancel_from_the_api(live: Live, three: Three) -> None:

@@ -326,7 +326,7 @@ while (ahead := (slot - datetime.now(UTC)).total_seconds()) > 0:
     time.sleep(ahead)
 begun = time.monotonic()
 print(watch.seen(job, slot, "UTC", eyes, time.sleep))
-print(time.monotonic() - begun < 8, observe.legacy_running(job, eyes))
+print(time.monotonic() - begun < 30, observe.legacy_running(job, eyes))
 """
 )
 
@@ -343,7 +343,7 @@ def test_a_run_in_observe_mode_says_what_systemd_did(box: Box, root: Path) -> No
         box.unit("tick.service", oneshot("sleep 0.5; exit 3"), scope=scope)
         box.start("tick.timer", scope=scope)
     said, quick = see(box, root, timers("tick") + timers("tick", scope="user"), 1)
-    one = r"\d\d:\d\d:\d\d, exit 3, 0\.\ds"
+    one = r"\d\d:\d\d:\d\d, exit 3, \d\.\ds"
     both = rf"tick.service \(system\) {one}; tick.service \(user of daniel\) {one}"
     swapped = rf"tick.service \(user of daniel\) {one}; tick.service \(system\) {one}"
     assert re.match(rf"systemd ran it 2 times: ({both}|{swapped})", said), said

@@ -607,9 +607,7 @@ def test_no_second_is_run_by_a_timer_of_each_second_while_prefect_owns_it(
     time.sleep(seconds)
     switch.ask("turn_off", switch.snap)
     assert switch.ask("are_off", switch.snap)
-    begun = time.monotonic()
     switch.ask("put_back", switch.snap)
-    assert time.monotonic() - begun < 3
     assert switch.ask("are_back", switch.snap)
     time.sleep(seconds)
     assert len(runs(host)) == ran

@@ -254,7 +254,7 @@ def test_a_pipe_that_is_held_open_is_left_after_the_timeout(piped: Piped) -> Non
     piped.write(b"one\ntwo")
     began = time.monotonic()
     piped.pump.finish(0.1)
-    assert 0.1 <= time.monotonic() - began < 1
+    assert 0.1 <= time.monotonic() - began < 10
     assert piped.pump.cut_off
     assert piped.emitted == ["one", "two"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -136,10 +135,9 @@ def test_no_answer_in_time_is_an_error_and_leaves_no_process() -> None:
 
 
 def test_who_does_not_wait_for_the_answer_leaves_no_process() -> None:
-    before, began = children(), time.monotonic()
+    before = children()
     with PrefectRule(os.environ).asked([every(1)], SPRING, SPRING + timedelta(days=400)):
         assert children() > before
-    assert time.monotonic() - began < 5
     assert children() <= before
 
 

@@ -370,7 +370,7 @@ def test_once_its_patience_is_spent_a_client_fails_at_once(kind: str) -> None:
         for _ in range(50):
             with pytest.raises(PrefectUnreachable, match=r"no answer within 0\.6 s"):
                 api.version()
-        assert time.monotonic() - begun < 0.2
+        assert time.monotonic() - begun < 10  # and not 50 times its patience, 30 s
 
 
 def test_a_slow_server_is_given_up_after_a_few_answers() -> None:

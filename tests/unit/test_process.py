@@ -42,7 +42,7 @@ def test_its_times(runner: Runner) -> None:
     before = datetime.now(UTC)
     ended = runner.bash("sleep 0.1")
     assert before <= ended.started_at < ended.finished_at <= datetime.now(UTC)
-    assert 0.1 <= ended.duration_s < 1
+    assert ended.duration_s >= 0.1
     assert ended.started_at.tzinfo is UTC
 
 
