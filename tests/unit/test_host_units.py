@@ -14,6 +14,7 @@ from orchctl.core.installation import (
     AUTH_CLIENT,
     AUTH_SERVER,
     DATABASE,
+    DATABASES,
     RECOVER_TIMER,
     SERVER_UNIT,
     WORKER_UNIT,
@@ -249,6 +250,15 @@ def test_a_move_to_another_database_is_seen() -> None:
     assert host_units.moves([FileChange(SETTINGS, settings_text(), moved, private=True)])
     assert not host_units.moves([FileChange(SETTINGS, None, moved, private=True)])
     assert not host_units.moves([FileChange(SETTINGS, moved, moved, private=True)])
+
+
+def test_a_database_under_prefect_s_newer_name_is_the_one_that_counts() -> None:
+    newer, url = DATABASES[0], "postgresql+asyncpg://u@h/db"
+    before = host_settings.text({DATABASE: "sqlite+aiosqlite:////x/prefect.db", newer: url})
+    assert host_units.moves([FileChange(SETTINGS, before, settings_text(), private=True)])
+    assert not host_units.moves([FileChange(SETTINGS, before, settings_text(**{DATABASE: url}), private=True)])
+    made = host_settings.settings(ITS.api_url, HOME, auth=AUTH, database_url=url, before={newer: "other", "X": "1"})
+    assert (made[DATABASE], made.get(newer), made["X"]) == (url, None, "1")
 
 
 @pytest.mark.parametrize("key", host_settings.SERVER_ONLY)

@@ -1,7 +1,7 @@
 """`state/alerts/`: what `alerts apply` put in force, and the box of each channel, which a server's threads share.
 
-The box is changed under a lock that is held for the blink of a change; who sends holds another one, so that no message
-is sent twice at a time.
+Two catalogs may each have a channel of the same name: a box is of one channel of one catalog. It is changed under a
+lock that is held for the blink of a change; who sends holds another one, so that no message is sent twice at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from orchctl.core.names import is_name, parse_instant
 from orchctl.errors import StateBroken
 
 _T = TypeVar("_T")
+_UNBELIEVABLE = (StateBroken, KeyError, TypeError, ValueError, AttributeError)
 
 
 class AlertBoxes:
@@ -31,12 +32,11 @@ class AlertBoxes:
         self._state_dir = state_dir
         self._alerts = StateFolder(state_dir, "alerts")
         self._applied = StateFolder(state_dir, "alerts/applied")
-        self._boxes = StateFolder(state_dir, "alerts/boxes")
+        self._before = StateFolder(state_dir, "alerts/boxes")
 
     def applied(self, catalog: str) -> AppliedAlerts | None:
         """Return what is in force for a catalog, None where nothing is. Raises StateBroken."""
-        if not is_name(catalog):  # Prefect's API says which one
-            raise StateBroken(f"there can be no catalog {catalog!r:.80}")
+        _check(catalog, "catalog")  # Prefect's API says which one
         data = self._applied.read_json(f"{catalog}.json")
         if data is None:
             return None
@@ -50,36 +50,31 @@ class AlertBoxes:
         """Put alerts in force. Repeatable."""
         self._applied.write(f"{applied.catalog}.json", applied.to_json())
 
-    def box(self, channel: str) -> Box:
-        """Return the box of a channel. One that cannot be believed is begun anew: better too many alerts than none."""
-        with contextlib.suppress(StateBroken, KeyError, TypeError, ValueError, AttributeError):
-            data = self._boxes.read_json(f"{channel}.json")
-            if data is not None:
-                return Box.from_json(data)
-        return Box()
+    def box(self, catalog: str, channel: str) -> Box:
+        """Return the box of a channel. One that cannot be believed is begun anew: better too many alerts than none.
 
-    def change(self, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T:
-        """Change the box of a channel; nobody else does meanwhile. Returns what `change` returns beside the box."""
-        with self._locked(f"{channel}.change"):
-            before = self.box(channel)
+        Raises StateBroken for a name that is none.
+        """
+        found = _read(self._folder(catalog, channel), channel)
+        return found or _read(self._before, channel) or Box()
+
+    def change(self, catalog: str, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T:
+        """Change the box of a channel; nobody else does meanwhile. Returns what `change` returns beside the box.
+
+        A box from when catalogs shared them is taken over by the first catalog that changes it.
+        """
+        folder = self._folder(catalog, channel)
+        with self._locked(folder, f"{channel}.change", wait=True):
+            before = self.box(catalog, channel)
             box, found = change(before)
             if box != before:
-                self._boxes.write(f"{channel}.json", box.to_json())
+                folder.write(f"{channel}.json", box.to_json())
+                self._before.remove(f"{channel}.json")
             return found
 
-    @contextlib.contextmanager
-    def sending(self, channel: str, *, wait: bool) -> Iterator[bool]:
+    def sending(self, catalog: str, channel: str, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
         """Hold the right to send through a channel. `wait`: until whoever has it is done; else False where one has."""
-        path = self._lock_path(f"{channel}.send")
-        descriptor = files.open_lock(path)
-        try:
-            if wait:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield True
-            else:
-                yield files.try_lock(descriptor, path)
-        finally:
-            os.close(descriptor)
+        return self._locked(self._folder(catalog, channel), f"{channel}.send", wait=wait)
 
     def watchdog_looked(self) -> datetime | None:
         """Return when the watchdog looked last, None where it never did or left nothing that can be believed."""
@@ -89,17 +84,32 @@ class AlertBoxes:
                 return parse_instant(data["at"])
         return None
 
+    def _folder(self, catalog: str, channel: str) -> StateFolder:
+        _check(catalog, "catalog")
+        _check(channel, "channel")
+        return StateFolder(self._state_dir, f"alerts/boxes/{catalog}")
+
+    @staticmethod
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        descriptor = files.open_lock(self._lock_path(name))
+    def _locked(folder: StateFolder, name: str, *, wait: bool) -> Iterator[bool]:
+        path = folder.path(f".{name}.lock")
+        files.make_private(path.parent)
+        descriptor = files.open_lock(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            if wait:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield wait or files.try_lock(descriptor, path)
         finally:
             os.close(descriptor)
 
-    def _lock_path(self, name: str) -> Path:
-        if not is_name(name.partition(".")[0]):
-            raise StateBroken(f"there can be no channel {name!r:.80}")
-        files.make_private(self._boxes.path("x").parent)
-        return self._boxes.path(f".{name}.lock")
+
+def _read(folder: StateFolder, channel: str) -> Box | None:
+    with contextlib.suppress(*_UNBELIEVABLE):
+        data = folder.read_json(f"{channel}.json")
+        return Box.from_json(data) if data is not None else None
+    return None
+
+
+def _check(name: str, what: str) -> None:
+    if not is_name(name):
+        raise StateBroken(f"there can be no {what} {name!r:.80}")

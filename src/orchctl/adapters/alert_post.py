@@ -23,6 +23,6 @@ class AlertPost:
         """Send one letter; see `Senders.send`."""
         return self._senders.send(channel, letter, within_s=within_s)
 
-    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+    def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
         """Write down how a channel answered; see `Deliveries.note`."""
-        return self._deliveries.note(channel, answer, at, waiting=waiting)
+        return self._deliveries.note(catalog, channel, answer, at, waiting=waiting)

@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchctl.adapters import files, host_facts, unit_links
+from orchctl.adapters import files, unit_links
 from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders
-from orchctl.core.legacy import SYSTEM, Manager
 from orchctl.core.unit_text import quoted
 from orchctl.errors import OrchctlError
 
 _PREFIX = "orchctl-confirm-"
-_TARGET = "timers.target.wants"
 
 
 class ConfirmTimer:
@@ -34,7 +32,7 @@ class ConfirmTimer:
         self._systemd = systemd
         self._command = command
         self._environment = dict(environment)
-        self._manager = SYSTEM if os.geteuid() == 0 else Manager("user", host_facts.account(None).pw_name)
+        self._manager = unit_links.own_manager()
 
     def is_armed(self, job: str) -> bool:
         """Whether the timer is there in full: its files, its link, and systemd has started it."""
@@ -42,16 +40,14 @@ class ConfirmTimer:
         timer, service, link = _paths(where, job)
         if not timer.exists() or not service.exists() or unit_links.target_of(link) is None:
             return False
-        printed = self._call("show", "--property=ActiveState", "--value", "--", timer.name)
-        return printed.strip() == "active"
+        return self._is_active(timer)
 
     def has_trace(self, job: str) -> bool:
         """Whether anything of the timer is left: also of one that was not armed in full."""
         where = self._folders()
         if any(os.path.lexists(path) for path in (*_paths(where, job), *_torn(where, job))):
             return True
-        timer = _paths(where, job)[0]
-        return self._call("show", "--property=ActiveState", "--value", "--", timer.name).strip() == "active"
+        return self._is_active(_paths(where, job)[0])
 
     def arm(self, job: str, at: datetime) -> None:
         """Roll `job` back at `at` (whole seconds), or as soon after as this host is up.
@@ -70,7 +66,7 @@ class ConfirmTimer:
         unit_links.lead([(link, str(timer))])
         # Persistent= counts from the stamp, and one that systemd makes at the start would be after an instant that has
         # passed, or passes until then: the timer would never fire.
-        _write_stamp(_stamp(where, timer), before=min(at, datetime.now(UTC)))
+        _write_stamp(where.stamp(timer.name), before=min(at, datetime.now(UTC)))
         self._call("daemon-reload")
         # Not start: one that is armed for another time already would keep that.
         self._call("restart", "--", timer.name)
@@ -80,9 +76,9 @@ class ConfirmTimer:
         where = self._folders()
         timer, service, link = _paths(where, job)
         unit_links.lead([(link, None)])
-        if self._call("show", "--property=ActiveState", "--value", "--", timer.name).strip() == "active":
+        if self._is_active(timer):
             self._call("stop", "--", timer.name)
-        for path in (timer, service, _stamp(where, timer), *_torn(where, job)):
+        for path in (timer, service, where.stamp(timer.name), *_torn(where, job)):
             files.remove(path)
         self._call("daemon-reload")
 
@@ -96,12 +92,7 @@ class ConfirmTimer:
         found = []
         if not unit_links.may_write(where.config / "x"):
             found.append(f"no right to write into {where.config}: use sudo")
-        if self._systemd.lingers(self._manager) is False:
-            found.append(
-                f"the systemd of {where.account.pw_name} ends with the last login, and no timer fires then: "
-                f"`sudo loginctl enable-linger {where.account.pw_name}`"
-            )
-        return tuple(found)
+        return (*found, *unit_links.ends_with_login(self._systemd, self._manager))
 
     def _service(self, job: str) -> str:
         environment = [f"Environment={quoted(f'{key}={value}')}" for key, value in self._environment.items()]
@@ -124,6 +115,9 @@ class ConfirmTimer:
     def _folders(self) -> Folders:
         return unit_links.folders(self._systemd, self._manager)
 
+    def _is_active(self, timer: Path) -> bool:
+        return self._call("show", "--property=ActiveState", "--value", "--", timer.name).strip() == "active"
+
     def _call(self, verb: str, *words: str) -> str:
         return self._systemd.call("systemctl", self._manager, verb, *words)
 
@@ -144,11 +138,8 @@ WantedBy=timers.target
 def _paths(where: Folders, job: str) -> tuple[Path, Path, Path]:
     """Return the timer, the service, and the link that starts the timer at boot."""
     timer = f"{_PREFIX}{job}.timer"
-    return where.config / timer, where.config / f"{_PREFIX}{job}.service", where.config / _TARGET / timer
-
-
-def _stamp(where: Folders, timer: Path) -> Path:
-    return where.data / "timers" / f"stamp-{timer.name}"
+    link = where.config / unit_links.TIMERS_WANTED / timer
+    return where.config / timer, where.config / f"{_PREFIX}{job}.service", link
 
 
 def _write_stamp(path: Path, *, before: datetime) -> None:
@@ -159,4 +150,4 @@ def _write_stamp(path: Path, *, before: datetime) -> None:
 
 def _torn(where: Folders, job: str) -> list[Path]:
     """Return what a kill left of files that were being written."""
-    return [path for kind in ("timer", "service") for path in where.config.glob(f".{_PREFIX}{job}.{kind}.*.tmp")]
+    return [left for path in _paths(where, job)[:2] for left in files.torn(path)]

@@ -28,8 +28,9 @@ class Deliveries:
     """The folder. `spare`: where what cannot be written goes instead, None: nowhere."""
 
     def __init__(self, state_dir: Path, spare: Path | None = None) -> None:
+        self._state_dir = state_dir
         self._folder = StateFolder(state_dir, "alerts")
-        self._last = StateFolder(state_dir, "alerts/last")
+        self._before = StateFolder(state_dir, "alerts/last")
         self._spare = StateFolder(spare.parent, spare.name) if spare is not None else None
 
     def memory(self) -> tuple[Memory, str | None]:
@@ -77,28 +78,36 @@ class Deliveries:
         with contextlib.suppress(OrchctlError):
             self._folder.write_bytes(_CONFIG, content)
 
-    def last(self) -> dict[str, Delivery]:
-        """Return the last delivery of each channel, by name. Raises StateBroken where one cannot be believed."""
+    def last(self, catalog: str) -> dict[str, Delivery]:
+        """Return the last delivery of each channel of a catalog, by name. Raises StateBroken where one cannot be
+        believed.
+        """
         found = dict[str, Delivery]()
-        for file in self._last.names():
-            name = file.removesuffix(".json")
-            if is_name(name) and file.endswith(".json"):
-                read = _parsed(self._last, file, Delivery.from_json)
-                found |= {name: read} if read is not None else {}
+        # From when catalogs shared them, then its own.
+        for folder in (self._before, self._last(catalog)):
+            for file in folder.names():
+                name = file.removesuffix(".json")
+                if is_name(name) and file.endswith(".json"):
+                    read = _parsed(folder, file, Delivery.from_json)
+                    found |= {name: read} if read is not None else {}
         return found
 
-    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+    def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
         """Write how a channel answered; return why that failed. `waiting`: how many messages still wait for it."""
         before = None
         with contextlib.suppress(StateBroken):
-            before = _parsed(self._last, f"{channel}.json", Delivery.from_json)
+            before = self.last(catalog).get(channel)
         ok_at = at if answer.ok else before.ok_at if before is not None else None
         delivery = Delivery(channel, at, answer.ok, answer.said, ok_at, waiting)
         try:
-            self._last.write(f"{channel}.json", delivery.to_json())
+            self._last(catalog).write(f"{channel}.json", delivery.to_json())
+            self._before.remove(f"{channel}.json")
         except (OrchctlError, OSError) as error:
             return str(error)
         return None
+
+    def _last(self, catalog: str) -> StateFolder:
+        return StateFolder(self._state_dir, f"alerts/last/{catalog}")
 
     def _write(self, name: str, write: Callable[[StateFolder], None]) -> Written:
         try:

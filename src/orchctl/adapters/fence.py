@@ -207,7 +207,7 @@ def _files(where: Folders, name: str, job: str) -> list[Path]:
     """Return the drop-in, and what a kill left of one that was being written."""
     ours, folder = fence.file_name(job), _folder(where, name)
     found = [folder / ours] if (folder / ours).exists() else []
-    return found + sorted(folder.glob(f".{ours}.*.tmp"))
+    return found + files.torn(folder / ours)
 
 
 def _read(path: Path) -> str | None:

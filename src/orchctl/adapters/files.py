@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -76,7 +77,7 @@ def write_together(contents: Sequence[Content]) -> None:
     """Replace several files, in this order. All are written in full, beside their places, before the first is replaced:
     a full disk leaves every one as it was. Raises NotAllowed or OrchctlError.
     """
-    temporaries = [one.path.parent / f".{one.path.name}.{secrets.token_hex(4)}.tmp" for one in contents]
+    temporaries = [_temporary(one.path) for one in contents]
     try:
         for one, temporary in zip(contents, temporaries, strict=True):
             with _mapped(one.path):
@@ -90,6 +91,15 @@ def write_together(contents: Sequence[Content]) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         raise
+
+
+def torn(path: Path) -> list[Path]:
+    """Return what writers of `path` left beside it that were killed, or that are at work, in order of their names."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
 def _write_whole(temporary: Path, one: Content) -> None:
@@ -118,7 +128,7 @@ def create_exclusive(
     The file is written under another name and then linked: `link` fails where the name is taken, as O_EXCL
     does, but the name appears together with its content.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = _temporary(path)
     with _mapped(path):
         try:
             _write_new(temporary, content, mode, owner=owner)

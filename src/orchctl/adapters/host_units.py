@@ -55,6 +55,7 @@ class HostUnits:
     def __init__(self, systemd: Systemd, manager: Manager) -> None:
         self._systemd = systemd
         self._manager = manager
+        self._found: Folders | None = None
 
     def version(self) -> int:
         """Return the version of systemd."""
@@ -191,7 +192,10 @@ class HostUnits:
             time.sleep(_POLL_S)
 
     def _folders(self) -> Folders:
-        return unit_links.folders(self._systemd, self._manager)
+        # Where they are changes with nothing that an install does.
+        if self._found is None:
+            self._found = unit_links.folders(self._systemd, self._manager)
+        return self._found
 
     def _call(self, verb: str, *words: str) -> str:
         return self._systemd.call("systemctl", self._manager, verb, *words)

@@ -21,7 +21,7 @@ from typing import Any
 from orchctl.adapters import files, host_facts
 from orchctl.core import host_settings
 from orchctl.core.host_settings import LOOPBACK
-from orchctl.core.installation import API_URL, DATABASE
+from orchctl.core.installation import API_URL, DATABASE, DATABASES
 from orchctl.errors import GateRefused, OrchctlError
 
 SERVER = "server"
@@ -94,7 +94,10 @@ class LocalStack:
 
     def _start(self, name: str, argv: list[str], settings: Mapping[str, str], facts: Mapping[str, Any]) -> None:
         files.make_directory(self._directory, mode=0o700)
-        environment = {**self._environment, host_settings.HOME: str(self._home()), **settings}
+        # The server's database is this stack's own, whichever the shell names; a worker and its jobs need none.
+        left_out = DATABASES if name == SERVER else host_settings.SERVER_ONLY
+        inherited = {key: value for key, value in self._environment.items() if key not in left_out}
+        environment = {**inherited, host_settings.HOME: str(self._home()), **settings}
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(self.log_path(name), flags, 0o600), "ab") as log:
             try:

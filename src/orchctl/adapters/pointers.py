@@ -86,17 +86,12 @@ def _move(
             return Move(name, held, kept=why)
         if not (folder / run.path).is_dir():
             raise PublishError(f"{folder / run.path} is not there", hint="a pointer never points at nothing")
-        _remove_what_the_dead_left(folder, name)
+        # With the lock held no writer of this pointer is at work.
+        for left in files.torn(path):
+            left.unlink(missing_ok=True)
         content = files.dump(moved(held, run, at=at, by=by, reason=reason).to_json())
         files.write_together([files.Content(path, content, owner=files.heir(folder))])
     return Move(name, held)
-
-
-def _remove_what_the_dead_left(folder: Path, name: str) -> None:
-    """Remove what writers of this pointer left that were killed: with the lock held none is at work."""
-    for entry in os.scandir(folder):
-        if entry.name.startswith(f".{name}.") and entry.name.endswith(".tmp"):
-            os.unlink(entry.path)
 
 
 def _read(path: Path) -> bytes | None:

@@ -198,7 +198,7 @@ class TimerSwitch:
             for timer in timers:
                 if timer.persistent:
                     with contextlib.suppress(OSError):
-                        os.utime(where.data / "timers" / f"stamp-{timer.name}", follow_symlinks=False)
+                        os.utime(where.stamp(timer.name), follow_symlinks=False)
         self._call(where.manager, "start", "--", *names)
         started = self._systemd.read(where.manager, names, handlers=False).timers
         late = sorted(

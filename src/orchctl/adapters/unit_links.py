@@ -18,11 +18,13 @@ from typing import Literal
 from orchctl.adapters import files, host_facts
 from orchctl.adapters.systemd import Systemd
 from orchctl.core import systemd_show
-from orchctl.core.legacy import Manager
+from orchctl.core.legacy import SYSTEM, Manager
 from orchctl.core.snapshot import Link
 from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
 
 NOWHERE = "/dev/null"
+TIMERS_WANTED = "timers.target.wants"
+"""The folder of the links that start timers at boot."""
 _STARTING = (".wants", ".requires", ".upholds")
 _MADE_BY_SYSTEMD = ("generator", "transient")
 
@@ -55,6 +57,10 @@ class Folders:
         """Whether a link was in what is there only while its user's manager runs, and that does not run."""
         runtime = Path(f"/run/user/{self.account.pw_uid}")
         return path.is_relative_to(runtime) and not runtime.exists()
+
+    def stamp(self, timer: str) -> Path:
+        """Return the file whose time of change says when a timer with Persistent= last fired."""
+        return self.data / "timers" / f"stamp-{timer}"
 
     def mask_of(self, link: Path) -> Path:
         """Return where a link to nowhere makes systemd pass over a vendor's."""
@@ -97,6 +103,21 @@ def folders(systemd: Systemd, manager: Manager) -> Folders:
     own = [place for place in search if manager.scope == "user" and place.parts[1] not in {"etc", "usr", "lib", "run"}]
     data = own[-1].parent if own else Path("/var/lib/systemd")
     return Folders(manager, account, config, data, search)
+
+
+def own_manager() -> Manager:
+    """Return the manager of who runs us: root's is the system's."""
+    return SYSTEM if os.geteuid() == 0 else Manager("user", host_facts.account(None).pw_name)
+
+
+def ends_with_login(systemd: Systemd, manager: Manager) -> tuple[str, ...]:
+    """Say that a manager's timers stop with its user's last login, and what keeps them; () where they do not."""
+    if systemd.lingers(manager) is not False:
+        return ()
+    who = host_facts.account(manager.user).pw_name
+    return (
+        f"the systemd of {who} ends with the last login, and no timer fires then: `sudo loginctl enable-linger {who}`",
+    )
 
 
 @contextlib.contextmanager

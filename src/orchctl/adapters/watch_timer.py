@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchctl.adapters import files, host_facts, unit_links
+from orchctl.adapters import files, unit_links
 from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders
 from orchctl.core import watch_unit
-from orchctl.core.legacy import SYSTEM, Manager
 from orchctl.core.watch_unit import SERVICE, TIMER, TimerState, Watch
 from orchctl.errors import OrchctlError
-
-_TARGET = "timers.target.wants"
 
 
 class WatchTimer:
@@ -22,7 +19,7 @@ class WatchTimer:
 
     def __init__(self, systemd: Systemd) -> None:
         self._systemd = systemd
-        self.manager = SYSTEM if os.geteuid() == 0 else Manager("user", host_facts.account(None).pw_name)
+        self.manager = unit_links.own_manager()
 
     def contents(self, watch: Watch) -> dict[Path, str]:
         """Return the files that `install` writes, and what they hold."""
@@ -37,7 +34,7 @@ class WatchTimer:
         where, contents = self._folders(), self.contents(watch)
         files.make_directory(where.config, mode=0o755)
         files.write_together([files.Content(path, text.encode()) for path, text in contents.items()])
-        unit_links.lead([(where.config / _TARGET / TIMER, str(where.config / TIMER))])
+        unit_links.lead([(where.config / unit_links.TIMERS_WANTED / TIMER, str(where.config / TIMER))])
         self._call("daemon-reload")
         self._call("restart", "--", TIMER)
         return tuple(contents)
@@ -46,7 +43,7 @@ class WatchTimer:
         """Take all of it away, and end a look that is going; return the files that were there. Repeatable."""
         where = self._folders()
         there = [path for path in self._paths(where) if os.path.lexists(path)]
-        unit_links.lead([(where.config / _TARGET / TIMER, None)])
+        unit_links.lead([(where.config / unit_links.TIMERS_WANTED / TIMER, None)])
         for name in (TIMER, SERVICE):
             if self._show(name, "ActiveState") not in {"inactive", "failed"}:
                 self._call("stop", "--", name)
@@ -73,19 +70,15 @@ class WatchTimer:
 
     def obstacles(self) -> tuple[str, ...]:
         """Say why it might not fire."""
-        if self._systemd.lingers(self.manager) is not False:
-            return ()
-        who = host_facts.account(self.manager.user).pw_name
-        said = f"the systemd of {who} ends with the last login, and nobody looks then"
-        return (f"{said}: `sudo loginctl enable-linger {who}` keeps it",)
+        return unit_links.ends_with_login(self._systemd, self.manager)
 
     @staticmethod
     def _paths(where: Folders) -> Iterator[Path]:
         yield where.config / TIMER
         yield where.config / SERVICE
-        yield where.data / "timers" / f"stamp-{TIMER}"
+        yield where.stamp(TIMER)
         for name in (TIMER, SERVICE):
-            yield from where.config.glob(f".{name}.*.tmp")
+            yield from files.torn(where.config / name)
 
     def _folders(self) -> Folders:
         return unit_links.folders(self._systemd, self.manager)

@@ -33,7 +33,7 @@ def list_(ctx: typer.Context) -> None:
         proposed = service.propose(found, app.catalog.name, app.pools, app.prefect, host)
     except (PrefectApiError, NotAllowed) as error:
         proposed, problem = None, error
-    channels = service.channels(found, wired.last(app), host)
+    channels = service.channels(found, app.catalog.name, wired.last(app), host)
     routes = service.routes(found, app.catalog.name, proposed)
     alerts_views.listed(channels, routes, problem, app.zone, app.settings)
 

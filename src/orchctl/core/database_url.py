@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from orchctl.core.installation import DATABASES
+from orchctl.core import host_settings
 
 Kind = Literal["sqlite", "postgresql"]
 
@@ -76,7 +76,7 @@ def of_settings(settings: Mapping[str, str], home: str) -> Sqlite | Postgres:
 
     Raises ValueError where it is named in a way that this cannot follow.
     """
-    named = next((settings[key] for key in DATABASES if settings.get(key)), None)
+    named = host_settings.named_database(settings)
     return parse(named) if named is not None else Sqlite(f"{home.rstrip('/')}/prefect.db")
 
 

@@ -59,6 +59,11 @@ def sqlite(home: str) -> str:
     return f"sqlite+aiosqlite:///{home}/prefect.db"
 
 
+def named_database(settings: Mapping[str, str]) -> str | None:
+    """Return the database's URL that a server with these settings takes, None where they name none."""
+    return next((settings[key] for key in DATABASES if settings.get(key)), None)
+
+
 def database(asked: str, home: str) -> str:
     """Return Prefect's address of the database that `asked` means: `sqlite`, or a URL of Postgres.
 
@@ -94,7 +99,7 @@ def settings(
 
     `auth` is `user:password` for the API, None for one without; `database_url` None: this host has no server.
     """
-    ours = (API_URL, HOME, AUTH_CLIENT, AUTH_SERVER, DATABASE)
+    ours = (API_URL, HOME, AUTH_CLIENT, AUTH_SERVER, *DATABASES)
     wanted = {API_URL: url, HOME: home}
     if auth is not None:
         wanted[AUTH_CLIENT] = auth

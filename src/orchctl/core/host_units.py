@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from orchctl.core import host_settings
 from orchctl.core.env_file import parse
 from orchctl.core.installation import (
-    DATABASE,
     RECOVER_TIMER,
     RECOVER_UNIT,
     SERVER_UNIT,
@@ -251,4 +250,5 @@ def moves(files: Iterable[FileChange]) -> bool:
     if found is None or found.before is None:
         return False
     before, after = _values(found.before), _values(found.after)
-    return DATABASE in before and before[DATABASE] != after.get(DATABASE)
+    was = host_settings.named_database(before)
+    return was is not None and was != host_settings.named_database(after)

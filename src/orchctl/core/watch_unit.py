@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchctl.core.legacy import Scope
 from orchctl.core.unit_text import quoted
@@ -46,7 +46,6 @@ class Watch:
     argv: Sequence[str]
     scope: Scope
     user: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
     env_files: Sequence[str] = ()
     writes: Sequence[str] = ()
 
@@ -78,7 +77,6 @@ def service(watch: Watch) -> str:
         "Type=oneshot",
         *([f"User={watch.user}"] if system and watch.user is not None else []),
         f"Environment=TMPDIR=%t/{RUNTIME}",
-        *(f"Environment={quoted(f'{key}={value}')}" for key, value in watch.environment.items()),
         *(f"EnvironmentFile=-{_path(path)}" for path in watch.env_files),
         f"ExecStart=:{quoted(program)} {' '.join(map(quoted, words))}",
         # Something is wrong, was not delivered now, or somebody looks by hand: no failure of the unit.

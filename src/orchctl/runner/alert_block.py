@@ -16,7 +16,8 @@ from pydantic import Field
 from orchctl.errors import OrchctlError
 from orchctl.wiring import alert_host
 
-_threads: dict[str, list[threading.Thread]] = {}
+_threads: dict[tuple[str, str], list[threading.Thread]] = {}
+"""By catalog and channel."""
 _guard = threading.Lock()
 
 
@@ -43,9 +44,9 @@ class AlertChannel(NotificationBlock):
 def _send_soon(catalog: str, channel: str) -> None:
     """See to it that somebody looks into the box from now on: one thread may be about to end, a second one is not."""
     with _guard:
-        alive = [thread for thread in _threads.get(channel, []) if thread.is_alive()]
+        alive = [thread for thread in _threads.get((catalog, channel), []) if thread.is_alive()]
         if len(alive) < 2:
             thread = threading.Thread(target=alert_host.deliver, args=(catalog, channel), daemon=True)
             alive.append(thread)
             thread.start()
-        _threads[channel] = alive
+        _threads[catalog, channel] = alive

@@ -22,7 +22,8 @@ from orchctl.services.ports import Applied, Owners
 _T = TypeVar("_T")
 WATCHDOG_LOOKS = timedelta(minutes=5)
 """A watchdog that has looked within this is at work."""
-_POLL_S = 1.0
+_LONGEST_NAP_S = 60.0
+"""Nobody else sends meanwhile, so nothing is due earlier than was said; but a clock may be set."""
 _LOG_MOST = 1 << 16
 _SENT_WITHIN_S = 30.0
 
@@ -31,9 +32,9 @@ class Boxes(Protocol):
     """The boxes of the channels. See `adapters/alert_boxes.py`."""
 
     def applied(self, catalog: str) -> AppliedAlerts | None: ...  # noqa: D102
-    def box(self, channel: str) -> Box: ...  # noqa: D102
-    def change(self, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T: ...  # noqa: D102
-    def sending(self, channel: str, *, wait: bool) -> AbstractContextManager[bool]: ...  # noqa: D102
+    def box(self, catalog: str, channel: str) -> Box: ...  # noqa: D102
+    def change(self, catalog: str, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T: ...  # noqa: D102
+    def sending(self, catalog: str, channel: str, *, wait: bool) -> AbstractContextManager[bool]: ...  # noqa: D102
     def watchdog_looked(self) -> datetime | None: ...  # noqa: D102
 
 
@@ -52,7 +53,9 @@ class Post(Protocol):
     """What sends, and writes down how that went. See `wiring/alerts.py`."""
 
     def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer: ...  # noqa: D102
-    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None: ...  # noqa: D102
+    def note(  # noqa: D102
+        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int
+    ) -> str | None: ...
 
 
 class Ears:
@@ -95,7 +98,7 @@ class Ears:
         if not route.takes(event, job=heard.job if heard.pool is None else None, tags=known.tags):
             return "the route does not take it"
         message = alert_heard.message(heard, known, event, host=self._host, ui_url=force.ui_url).masked(self._mask)
-        return tell(self._boxes, channel, message, force.alerts, now=self._now())
+        return tell(self._boxes, catalog, channel, message, force.alerts, now=self._now())
 
     def _in_force(self, catalog: str, channel: str) -> AppliedAlerts:
         force = self._boxes.applied(catalog)
@@ -148,9 +151,9 @@ class Ears:
             return None
 
 
-def tell(boxes: Boxes, channel: str, message: Message, alerts: Alerts, *, now: datetime) -> str:
+def tell(boxes: Boxes, catalog: str, channel: str, message: Message, alerts: Alerts, *, now: datetime) -> str:
     """Put a message into the box of a channel; return what became of it."""
-    return boxes.change(channel, lambda box: alert_box.hear(box, message, alerts, now=now))
+    return boxes.change(catalog, channel, lambda box: alert_box.hear(box, message, alerts, now=now))
 
 
 def deliver(
@@ -170,25 +173,26 @@ def deliver(
     somebody else is sending.
     """
     sent = 0
-    with boxes.sending(channel, wait=wait) as mine:
+    with boxes.sending(catalog, channel, wait=wait) as mine:
         while mine:
             force = boxes.applied(catalog)
             target = force.alerts.channels.get(channel) if force is not None else None
             if force is None or target is None:
                 break
             alerts = force.alerts
-            due = alert_box.due(boxes.box(channel), alerts, now=now())
+            due = alert_box.due(boxes.box(catalog, channel), alerts, now=now())
             if due.message is None:
                 if due.wait_s is None or not wait:
                     break
-                sleep(min(_POLL_S, max(0.05, due.wait_s)))
+                sleep(min(_LONGEST_NAP_S, max(0.05, due.wait_s)))
                 continue
-            sent += _send(boxes, target, due, alerts, post=post, id=new_id(), now=now)
+            sent += _send(boxes, catalog, target, due, alerts, post=post, id=new_id(), now=now)
     return sent
 
 
 def _send(
     boxes: Boxes,
+    catalog: str,
     channel: Channel,
     due: Due,
     alerts: Alerts,
@@ -212,8 +216,8 @@ def _send(
             box = alert_box.failed(box, answer.said, now=ended)
         return box, len(box.waiting)
 
-    waiting = boxes.change(channel.name, after)
-    post.note(channel.name, answer, ended, waiting=waiting)
+    waiting = boxes.change(catalog, channel.name, after)
+    post.note(catalog, channel.name, answer, ended, waiting=waiting)
     return int(answer.ok)
 
 

@@ -35,7 +35,7 @@ class InForce(Protocol):
 
     def applied(self, catalog: str) -> AppliedAlerts | None: ...  # noqa: D102
     def apply(self, applied: AppliedAlerts) -> None: ...  # noqa: D102
-    def box(self, channel: str) -> Box: ...  # noqa: D102
+    def box(self, catalog: str, channel: str) -> Box: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +158,14 @@ def _stopped(error: OrchctlError, change: Change, done: list[Change], plan: Plan
     return stopped
 
 
-def channels(alerts: Alerts, last: Mapping[str, Delivery], host: InForce) -> tuple[ListedChannel, ...]:
+def channels(alerts: Alerts, catalog: str, last: Mapping[str, Delivery], host: InForce) -> tuple[ListedChannel, ...]:
     """Return the channels, by name. Asks nobody."""
     return tuple(
         ListedChannel(
             channel,
             tuple(dict.fromkeys(event for route in alerts.routes if name in route.channels for event in route.events)),
             last.get(name),
-            host.box(name),
+            host.box(catalog, name),
         )
         for name, channel in sorted(alerts.channels.items())
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from orchctl.core import database_url, host_settings, host_units
 from orchctl.core.env_file import parse
 from orchctl.core.host_units import FileChange
-from orchctl.core.installation import AUTH_CLIENT, DATABASE, RECOVER_TIMER, SERVER_UNIT, Installation
+from orchctl.core.installation import AUTH_CLIENT, RECOVER_TIMER, SERVER_UNIT, Installation
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError, StateBroken, UsageError
 from orchctl.services import stack
 from orchctl.services.host_install_ports import Asked, Host, Units
@@ -151,7 +151,7 @@ def _installation(host: Host, asked: Asked, before: Installation | None, *, serv
 
 
 def _settings(host: Host, asked: Asked, after: Installation, kept: Mapping[str, str]) -> dict[str, str]:
-    database = kept.get(DATABASE) if after.server and asked.database is None else None
+    database = host_settings.named_database(kept) if after.server and asked.database is None else None
     if after.server and database is None:
         try:
             database = host_settings.database(asked.database or "sqlite", after.home)

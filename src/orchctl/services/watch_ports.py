@@ -32,7 +32,9 @@ class Store(Protocol):
     def remember(self, memory: Memory, at: datetime) -> Written: ...  # noqa: D102
     def slots(self) -> Known | None: ...  # noqa: D102
     def keep_slots(self, known: Known) -> str | None: ...  # noqa: D102
-    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None: ...  # noqa: D102
+    def note(  # noqa: D102
+        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int
+    ) -> str | None: ...
 
 
 class OpenHandovers(Protocol):

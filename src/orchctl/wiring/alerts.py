@@ -50,6 +50,6 @@ def boxes(app: App) -> AlertBoxes:
 def last(app: App) -> dict[str, Delivery]:
     """Return how each channel answered last; nothing where that cannot be believed, which `doctor` tells."""
     try:
-        return Deliveries(app.settings.state_dir).last()
+        return Deliveries(app.settings.state_dir).last(app.catalog.name)
     except StateBroken:
         return {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchctl import wiring
-from orchctl.adapters import host_facts, local_stack
+from orchctl.adapters import host_facts, local_stack, unit_links
 from orchctl.adapters.host_units import HostUnits, may_keep, may_run, state_dir_of_system_units
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.unit_stack import UnitStack
@@ -230,7 +230,7 @@ def manager_or_own(its: Installation | None) -> Manager:
     """Return the systemd of an installation; where there is none, that of who runs us."""
     if its is not None:
         return its.manager
-    return SYSTEM if os.geteuid() == 0 else Manager("user", host_facts.account(None).pw_name)
+    return unit_links.own_manager()
 
 
 def secrets_of(app: App) -> dict[str, str]:
