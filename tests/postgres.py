@@ -29,6 +29,17 @@ class Cluster:
     """A running cluster. The user `prefect` may log in with a password, and make databases."""
 
     port: int
+    folder: Path
+
+    def stop(self) -> None:
+        """Stop it as a power cut would: whoever is connected is cut off."""
+        _as_postgres("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
+
+    def start(self) -> None:
+        """Start it, on its port."""
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories={self.folder} -c fsync=off"
+        where = ["-D", str(self.folder / "data"), "-l", str(self.folder / "log")]
+        _as_postgres("pg_ctl", *where, "-o", options, "-w", "-t", "120", "start")
 
     def psql(self, query: str, *, database: str = "postgres", user: str = "postgres") -> str:
         password = _SUPER if user == "postgres" else PASSWORD
@@ -62,17 +73,15 @@ def _running(folder: Path) -> Iterator[Cluster]:
     secret = folder / "super"
     secret.write_text(_SUPER)
     shutil.chown(secret, "postgres")
-    data, log = folder / "data", folder / "log"
-    _as_postgres("initdb", "-D", str(data), "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-sync")
-    port = free_port()
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
-    _as_postgres("pg_ctl", "-D", str(data), "-l", str(log), "-o", options, "-w", "-t", "120", "start")
+    where = ["-D", str(folder / "data")]
+    _as_postgres("initdb", *where, "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-sync")
+    made = Cluster(free_port(), folder)
+    made.start()
     try:
-        made = Cluster(port)
         made.psql(f"CREATE ROLE \"{USER}\" LOGIN CREATEDB PASSWORD '{PASSWORD}'")
         yield made
     finally:
-        _as_postgres("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+        made.stop()
 
 
 def _as_postgres(*words: str) -> None:
