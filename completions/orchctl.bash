@@ -171,7 +171,7 @@ _orchctl_command() {
             options='--help|-h'
             ;;
         'host')
-            commands='up down status restart logs install uninstall backup verify restore database'
+            commands='up down status restart logs install uninstall backup verify restore prune upgrade database'
             arguments=''
             options='--help|-h'
             ;;
@@ -203,7 +203,7 @@ _orchctl_command() {
         'host install')
             commands=''
             arguments=''
-            options='--scope:none --user:none --port:none --database:none --database-file:file --no-server|--server --dry-run --yes|-y --help|-h'
+            options='--scope:none --user:none --port:none --database:none --database-file:file --no-server|--server --pool:none... --dry-run --yes|-y --help|-h'
             ;;
         'host uninstall')
             commands=''
@@ -224,6 +224,16 @@ _orchctl_command() {
             commands=''
             arguments='file'
             options='--only:none --dry-run --yes --help|-h'
+            ;;
+        'host prune')
+            commands=''
+            arguments=''
+            options='--older-than:none --only:none --dry-run --yes --help|-h'
+            ;;
+        'host upgrade')
+            commands=''
+            arguments=''
+            options='--prefect:none --requirement:none... --constraints:file --to:directory --patience:none --now --dry-run --yes|-y --help|-h'
             ;;
         'host database')
             commands='move'

@@ -245,6 +245,8 @@ function __orchctl_command --no-scope-shadowing
                 'backup' 'Make an archive of Prefect\'s database, the state directory, the catalog and the settings, while all runs' \
                 'verify' 'Restore an archive on trial: every digest, its database in a server of its own, its counts' \
                 'restore' 'Put an archive in place of what is there, which stays beside as `…before-<time>`' \
+                'prune' 'Remove, or compress, what runs left and is older than `[retention]` of jobs.toml says' \
+                'upgrade' 'Upgrade Prefect under the installed server and workers, and put all back where that does not work' \
                 'database' 'Prefect\'s database of this host'
             set options \
                 '--help|-h' 'Show this message and exit'
@@ -276,6 +278,7 @@ function __orchctl_command --no-scope-shadowing
                 '--database:none' 'sqlite, or postgresql://USER@HOST/DB. [sqlite]' \
                 '--database-file:file' 'A file, mode 600, with the URL and its password [env: ORCHCTL_DATABASE_URL]' \
                 '--no-server|--server' 'Without: only workers, for the server that --api-url names' \
+                '--pool:none...' 'A work pool that this host serves; repeatable. [all]' \
                 '--dry-run' 'Only show what would change' \
                 '--yes|-y' 'Do not ask' \
                 '--help|-h' 'Show this message and exit'
@@ -298,6 +301,24 @@ function __orchctl_command --no-scope-shadowing
                 '--only:none' 'Some of database,state,catalog; default: all three' \
                 '--dry-run' 'Look at the archive; change nothing' \
                 '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'host prune'
+            set options \
+                '--older-than:none' 'Such as 90d, instead of the policy\'s: of Prefect\'s history, or of --only' \
+                '--only:none' 'Some of history,compress_logs,logs,manifests,state' \
+                '--dry-run' 'Only show what would go; exit code 3 where something would' \
+                '--yes' 'Do not ask' \
+                '--help|-h' 'Show this message and exit'
+        case 'host upgrade'
+            set options \
+                '--prefect:none' 'Default: the newest that this orchctl works with' \
+                '--requirement:none...' 'More to install, as pip has it; may be repeated' \
+                '--constraints:file' 'A file of pip\'s constraints' \
+                '--to:directory' 'Where backups go; default: backups in the state directory' \
+                '--patience:none' 'How long runs that are at work are waited for' \
+                '--now' 'End the runs that are at work, do not wait' \
+                '--dry-run' 'Only show what would change' \
+                '--yes|-y' 'Do not ask' \
                 '--help|-h' 'Show this message and exit'
         case 'host database'
             set commands \

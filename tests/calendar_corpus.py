@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchctl.core import calendar
+from orchctl.core import calendar, clocks
 
 DATA = Path(__file__).parent / "data"
+THE_END = int(datetime(2200, 1, 2, tzinfo=UTC).timestamp())
 Runs = list[list[int]]
 
 
@@ -102,3 +104,40 @@ def converted(text: str, zone: str) -> calendar.Conversion | None:
         return calendar.convert(text, zone)
     except ValueError:
         return None
+
+
+def asked(zone: str) -> Iterator[tuple[Case, int, list[int], int]]:
+    """Yield the expressions with a base, the elapses after it in `zone`, and where the last one ends."""
+    for case in valid():
+        for base, elapses in case.next20.get(zone, {}).items():
+            yield case, base, elapses, elapses[-1] + 1 if len(elapses) == 20 else THE_END
+
+
+def check(conversion: calendar.Conversion, systemd: list[int], prefect: list[int]) -> None:
+    """Each instant of one side alone must be one of which a note says so; without a note there is none."""
+    said = f"{conversion.expression} in {conversion.timezone}"
+    # Where Prefect has more, its twenty end before those of systemd.
+    systemd = [at for at in systemd if not prefect or len(systemd) < 20 or at <= prefect[-1]]
+    alone = set(systemd) ^ set(prefect)
+    assert not set(systemd) - set(prefect), f"{said}: Prefect leaves something out"
+    unsaid = {at for at in alone if not _explained(conversion, at)}
+    assert not unsaid, f"{said}: no note explains {min(unsaid)}"
+
+
+def _explained(conversion: calendar.Conversion, at: int) -> bool:
+    notes = " ".join(conversion.notes)
+    changes = _forward(conversion.schedule["timezone"])
+    if "when clocks go forward" in notes and any(early <= at < change for early, change in changes):
+        return True
+    start, end = (datetime.fromtimestamp(each, UTC) for each in (at, at + 1))
+    return (
+        "systemd loses" in notes and at in calendar.defects(conversion.expression, conversion.timezone, start, end)[0]
+    )
+
+
+@cache
+def _forward(zone: str) -> list[tuple[int, int]]:
+    """Return the spans before clocks go forward, as long as what is left out: where Prefect puts what is due in it."""
+    start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2026, 2060))
+    changes = (change for change in clocks.changes(zone, start, end) if change.forward)
+    return [(change.at - change.after_s + change.before_s, change.at) for change in changes]

@@ -21,6 +21,7 @@ from orchctl.core.catalog import Catalog, CronTrigger
 from orchctl.core.deliveries import Delivery
 from orchctl.core.doctor import Finding
 from orchctl.core.doctor_facts import Backup, Disk, Listener, Requirement, Who
+from orchctl.core.doctor_hosts import Mount
 from orchctl.core.installation import AUTH_SERVER, Installation
 from orchctl.core.legacy import Manager
 from orchctl.core.remote import RemotePool, RemoteWorker
@@ -148,6 +149,7 @@ class Host:
     changed: tuple[str, ...] = ()
     applied_alerts: bool = True
     watched: datetime | None = NOON - timedelta(minutes=1)
+    mount: Mount | None = field(default_factory=lambda: Mount("ext4", frozenset({"rw"})))
     also: dict[str, Any] = field(default_factory=dict)
     """Parts of the world that are looked at otherwise."""
 
@@ -206,23 +208,23 @@ class Host:
             installation=lambda: self.installed,
             settings=lambda _installed: self.settings,
             api_url=lambda: self.url,
-            connect=lambda: self.prefect,
+            connect=lambda: self.prefect,  # type: ignore[arg-type,return-value] # what doctor asks of it
             bare=Stranger,
             ours=lambda: True,
-            offset=lambda: self.prefect.clock_offset_s,
             background=self.stack,  # type: ignore[arg-type] # what doctor asks of it
             stack=lambda _installed: Stack(),  # type: ignore[arg-type,return-value]
             changed_units=lambda _installed: self.changed,
             unfinished_restore=lambda: None,
+            unfinished_upgrade=lambda: None,
             systemd=self.systemd,
             crontabs=self.crontabs,
             owners=self.owners,
             handovers=self.handovers,
             applied=self.applied,
             tree=Manifests,
-            alerts=lambda: self.alerts,
-            alerts_applied=lambda _alerts, _catalog: self.applied_alerts,
-            deliveries=lambda: self.deliveries,
+            alerts=lambda _catalog: self.alerts,
+            alerts_applied=lambda _alerts, _catalog, _prefect: self.applied_alerts,
+            deliveries=lambda _catalog: self.deliveries,
             watched=lambda: self.watched,
             last_backup=lambda: self.backup,
             facts=self.facts,
@@ -243,6 +245,7 @@ class Host:
             requirements=lambda _python: self.requirements,
             within=lambda version, _bounds: version.startswith("3.8."),
             variables=env_files.variables_or_none,
+            mount=lambda _path: self.mount,
         )
 
     def who(self, user: str | int | None) -> Who:

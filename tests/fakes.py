@@ -361,6 +361,7 @@ class FakeApplied:
     """The applied catalogs, in memory."""
 
     catalogs: dict[str, Catalog] = field(default_factory=dict)
+    identity: str | None = None
 
     def read(self, digest: str) -> Catalog | None:
         return self.catalogs.get(digest)
@@ -368,6 +369,13 @@ class FakeApplied:
     def write(self, catalog: Catalog) -> Path:
         self.catalogs[catalog.digest] = catalog
         return Path("applied") / catalog.digest
+
+    def state_id(self) -> str | None:
+        return self.identity
+
+    def make_state_id(self) -> str:
+        self.identity = self.identity or "0123456789abcdef" * 2
+        return self.identity
 
 
 def failing_at(number: int) -> Callable[[int], None]:

@@ -53,6 +53,9 @@ class Computer:
     time: float = 0.0
     heard: dict[str, datetime] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
+    hostname: str = "host"
+    namesake: timedelta | None = None
+    """How often the server hears of a worker of our name on another host; None: there is none."""
 
     def change(self, what: str) -> None:
         if self.dies_at is not None and len(self.done) >= self.dies_at:
@@ -89,6 +92,7 @@ class Computer:
             may_run=lambda _program, _user: self.readable,
             may_keep=lambda _folder, _user: self.ours_to_keep,
             new_auth=lambda: next(auths),
+            hostname=self.hostname,
         )
 
 
@@ -284,8 +288,10 @@ class Server(FakePrefect):
         return (RemoteRun("r", "r", "probe", "SCHEDULED", "Scheduled", None, START, True, None, 0),)
 
     def workers(self, pool: str) -> tuple[RemoteWorker, ...]:
-        unit = Stack(self.computer, self.its)._worker(pool)
+        unit, every = Stack(self.computer, self.its)._worker(pool), self.computer.namesake
         heard = self.computer.heard.get(unit)
+        if heard is None and every is not None:
+            heard = START + every * ((self.computer.now() - START) // every)
         return (RemoteWorker(f"host-{pool}", True, heard),) if heard is not None else ()
 
 

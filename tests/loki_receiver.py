@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import ssl
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from receivers import serving
 
 
 @dataclass
@@ -67,21 +68,9 @@ def receiver(*, certificate: Path | None = None) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             return None
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    setattr(server, "handle_error", lambda *_: None)  # noqa: B010 - who gave up waiting has gone
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    made.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield made
-    finally:
-        if made.hold is not None:
-            made.hold.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler, certificate) as made.url:
+        try:
+            yield made
+        finally:
+            if made.hold is not None:
+                made.hold.set()

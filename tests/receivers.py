@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import socket
 import ssl
 import threading
 import time
@@ -29,12 +31,43 @@ from orchctl.adapters.local_stack import free_port
 USER, PASSWORD = "orchctl", "s3cr3t-passw0rd"
 
 
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], certificate: Path | None = None, *, port: int = 0) -> Iterator[str]:
+    """Run an HTTP server on 127.0.0.1 and yield its address; with a certificate (and its key in the same file) behind
+    TLS.
+    """
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that refuses our certificate, or has stopped waiting, is no news."""
+
+    server = Server(("127.0.0.1", port), handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"{'http' if certificate is None else 'https'}://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @dataclass
 class Http:
-    """An HTTP receiver. `answers` are the statuses to come, then 200; `delay` is how long it takes for each."""
+    """An HTTP receiver. `answers` are the statuses to come, then `status`; `delay` is how long it takes for each.
+
+    It does not take what nobody waits for any more.
+    """
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
+    status: int = 200
     delay: float = 0.0
     trickle: bool = False
     body: str = "ok"
@@ -45,10 +78,14 @@ class Http:
         """What was taken."""
         return [body for method, _, body in self.asked if method == "POST"]
 
+    def of(self, job: str, event: str) -> list[Any]:
+        """Return what a generic webhook took of an event of a job."""
+        return [each for each in self.got if (each["job"], each["event"]) == (job, event)]
+
 
 @contextlib.contextmanager
-def http(certificate: Path | None = None) -> Iterator[Http]:
-    """Run an HTTP receiver; with a certificate (and its key in the same file) behind TLS."""
+def http(certificate: Path | None = None, *, port: int = 0) -> Iterator[Http]:
+    """Run an HTTP receiver; see `serving`."""
     receiver = Http()
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,9 +97,10 @@ def http(certificate: Path | None = None) -> Iterator[Http]:
 
         def _answer(self, content: bytes | None) -> None:
             time.sleep(receiver.delay)
-            status = receiver.answers.pop(0) if receiver.answers else 200
+            status = receiver.answers.pop(0) if receiver.answers else receiver.status
             body = json.loads(content) if content is not None else None
-            receiver.asked.append((self.command if status == 200 else f"{self.command} {status}", self.path, body))
+            word = "gone" if self._client_is_gone() else status
+            receiver.asked.append((self.command if word == 200 else f"{self.command} {word}", self.path, body))
             said = receiver.body.encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(said)))
@@ -73,6 +111,14 @@ def http(certificate: Path | None = None) -> Iterator[Http]:
                     self.wfile.flush()
                     time.sleep(0.4)
 
+        def _client_is_gone(self) -> bool:
+            if certificate is not None:
+                return False  # TLS cannot be peeked into
+            try:
+                return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+
         def log_message(self, *words: Any) -> None:
             """Say nothing."""
 
@@ -80,42 +126,29 @@ def http(certificate: Path | None = None) -> Iterator[Http]:
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 super().handle()
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that refuses our certificate is no news."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    scheme = "http" if certificate is None else "https"
-    receiver.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler, certificate, port=port) as receiver.url:
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass
 class Mail:
-    """An SMTP receiver. `refuse` are the answers to come to DATA, then 250; `mails` are what was taken."""
+    """An SMTP receiver. `refuse` are the answers to come to DATA, then `always` where there is one, else it is taken.
+
+    `delay` is how long it takes for each; `mails` are what was taken.
+    """
 
     port: int = 0
     refuse: list[str] = field(default_factory=list)
+    always: str | None = None
+    delay: float = 0.0
     mails: list[EmailMessage] = field(default_factory=list)
     secured: list[bool] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.refuse:
-            return self.refuse.pop(0)
+        await asyncio.sleep(self.delay)
+        if self.refuse or self.always is not None:
+            return self.refuse.pop(0) if self.refuse else str(self.always)
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(mail, EmailMessage)
@@ -123,9 +156,20 @@ class Mail:
         self.secured.append(session.ssl is not None)
         return "250 OK: taken"
 
+    def about(self, words: str) -> list[str]:
+        """Return the texts of the mails whose subject holds these words."""
+        return [text_of(mail) for mail in self.mails if words in str(mail["Subject"])]
+
+
+def text_of(mail: EmailMessage) -> str:
+    """Return what a mail says, as it was given to the sender."""
+    return str(mail.get_content()).replace("\r\n", "\n").strip()
+
 
 @contextlib.contextmanager
-def smtp(certificate: Path | None = None, *, login: bool = False, tls: bool = False) -> Iterator[Mail]:
+def smtp(
+    certificate: Path | None = None, *, login: bool = False, tls: bool = False, port: int | None = None
+) -> Iterator[Mail]:
     """Run an SMTP receiver: with a certificate it offers STARTTLS and insists on it; `tls`: TLS from the start."""
     mail = Mail()
 
@@ -144,7 +188,7 @@ def smtp(certificate: Path | None = None, *, login: bool = False, tls: bool = Fa
         words |= {"ssl_context": context}
     elif context is not None:
         words |= {"tls_context": context, "require_starttls": True}
-    mail.port = free_port()
+    mail.port = port or free_port()
     controller = Controller(mail, hostname="127.0.0.1", port=mail.port, **words)
     controller.start()
     try:

@@ -57,7 +57,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage: an unknown command, option, job or run, or a value that cannot be read",
     ExitCode.CHANGES: (
         "changes pending, drift or a difference (`plan`, `sync --dry-run`, `status --check`, `schedule compare`, "
-        "`runs audit`), or what `doctor` or `watchdog` finds"
+        "`runs audit`, `host prune --dry-run`), or what `doctor` or `watchdog` finds"
     ),
     ExitCode.PARTIAL: (
         "some of many failed; the message says what was done (`import`: some were refused; `schedule compare`: a "

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from typing import Any
 
-import httpx
 import pytest
 
+import calendar_corpus as corpus
+import calendar_server
 from orchctl.core import calendar
-from support import Live, eventually
-from syncing import NOBODYS
+from support import Live
 
 NEW_YORK = "America/New_York"
 NAME = "calendars"
@@ -33,6 +30,10 @@ EXPRESSIONS = {
               "@1825563600", "2027/2-3,11-14 06:00:20", "2027,2028,2031-3-14 12:00"],
 }  # fmt: skip
 NOTED = set(EXPRESSIONS["noted"])
+# Those of the corpus, before clocks go forward and back.
+BASES = [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 10, 20, tzinfo=UTC)]
+THE_END = datetime.fromtimestamp(corpus.THE_END, UTC)
+AT_ONCE = 40
 Runs = dict[str, list[int]]
 
 
@@ -40,54 +41,9 @@ Runs = dict[str, list[int]]
 def materialised(live: Live) -> Iterator[dict[datetime, Runs]]:
     """The runs of one deployment with all schedules, asked for from each start: instants by expression."""
     texts = [text for listed in EXPRESSIONS.values() for text in listed]
-    schedules = [
-        {"slug": f"line-{number}", "schedule": dict(calendar.convert(text, NEW_YORK).schedule), "active": True}
-        for number, text in enumerate(texts)
-    ]
-    with live.api() as api:
-        if api.pool(NOBODYS) is None:
-            api.create_pool(NOBODYS, description=None)
-        flow = api.create_flow(NAME)
-        body = {"name": NAME, "flow_id": flow, "work_pool_name": NOBODYS, "work_queue_name": "default"}
-        deployment = api.create_deployment({**body, "schedules": schedules})
-        remote = api.deployment_by_id(deployment)
-        assert remote is not None
-        text_of = {each.id: texts[int(str(each.slug).removeprefix("line-"))] for each in remote.schedules}
-        assert len(text_of) == len(texts)
-        yield {start: asked(live, deployment, start, text_of) for start in STARTS}
-        api.delete_flow(flow)
-
-
-def asked(live: Live, deployment: str, start: datetime, text_of: dict[str, str]) -> Runs:
-    body = {"start_time": start.isoformat(), "end_time": (start + timedelta(days=500)).isoformat()}
-    wanted = {**body, "min_time": 500 * 86_400.0, "min_runs": RUNS, "max_runs": RUNS}
-    # SQLite may be busy with what the scheduler writes: 503.
-    url = f"{live.api_url}/deployments/{deployment}/schedule"
-    eventually(lambda: httpx.post(url, json=wanted, timeout=120).is_success)
-    found: Runs = defaultdict(list)
-    for row in rows(live, deployment, start):
-        # Prefect's key of a scheduled run: "scheduled DEPLOYMENT SCHEDULE INSTANT".
-        text = text_of[row["idempotency_key"].split()[2]]
-        at = int(datetime.fromisoformat(row["expected_start_time"]).timestamp())
-        found[text].append(at)
-    # Those of a later start, or of the server's own scheduler, may lie behind them.
-    return {text: sorted(found[text])[:RUNS] for text in text_of.values()}
-
-
-def rows(live: Live, deployment: str, start: datetime) -> Iterator[dict[str, Any]]:
-    body = {
-        "flow_runs": {
-            "deployment_id": {"any_": [deployment]},
-            "expected_start_time": {"after_": start.isoformat()},
-        },
-        "sort": "ID_DESC",
-    }
-    for page in count():
-        answer = httpx.post(f"{live.api_url}/flow_runs/filter", json={**body, "offset": page * 200}, timeout=60)
-        listed = answer.json()
-        yield from listed
-        if len(listed) < 200:
-            return
+    schedules = {text: calendar.convert(text, NEW_YORK).schedule for text in texts}
+    with calendar_server.deployed(live, NAME, schedules) as deployed:
+        yield {start: deployed.runs(start, start + timedelta(days=500), most=RUNS) for start in STARTS}
 
 
 def elapses(text: str, start: datetime) -> list[int]:
@@ -134,3 +90,25 @@ def test_each_kind_of_schedule_is_among_them() -> None:
             assert (len(cron.split()) == 6) == (kind == "seconds")
             assert ("L" in cron) == (kind == "last")
             assert kind != "both" or not found.schedule["day_or"]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("base", BASES, ids=str)
+def test_a_real_server_makes_of_the_whole_corpus_the_elapses_of_systemd_or_a_note_says_why_not(
+    live: Live, base: datetime
+) -> None:
+    """In New York, the next twenty of each from before a change of clocks."""
+    known = {
+        case.text: (conversion, elapses, end)
+        for case, at, elapses, end in corpus.asked(NEW_YORK)
+        if at == base.timestamp() and (conversion := corpus.converted(case.text, NEW_YORK)) is not None
+    }
+    assert len(known) >= 470
+    texts = list(known)
+    for some in (texts[at : at + AT_ONCE] for at in range(0, len(texts), AT_ONCE)):
+        with calendar_server.deployed(live, "corpus", {text: known[text][0].schedule for text in some}) as deployed:
+            # What elapses less often than twenty times has ended long before.
+            runs = deployed.runs(base + timedelta(seconds=1), THE_END, most=20)
+        for text in some:
+            conversion, elapses, end = known[text]
+            corpus.check(conversion, elapses, [at for at in runs[text] if at < end])

@@ -32,14 +32,14 @@ channels = ["ops"]
 
 
 @pytest.fixture
-def kept(live: Live, tmp_path: Path) -> Iterator[None]:
+def kept(live: Live, project: Project, tmp_path: Path) -> Iterator[None]:
     """A backup that was verified, and an alert that arrived, in the state directory of server and worker."""
     now, archive = datetime.now(UTC), tmp_path / "backup.tar.gz"
     archive.write_bytes(b"")
     noted = {"path": str(archive), "size_bytes": 0, "created_at": format_instant(now), "at": format_instant(now)}
     folder = StateFolder(live.state_dir, "host")
     folder.write("backups.json", {"version": 1, "backup": noted, "verified": noted})
-    Deliveries(live.state_dir).note("ops", Answer(ok=True, said="200"), now, waiting=0)
+    Deliveries(live.state_dir).note(project.name, "ops", Answer(ok=True, said="200"), now, waiting=0)
     StateFolder(live.state_dir, "alerts").write("watch.json", {"at": format_instant(now)})
     yield
     folder.remove("backups.json")

@@ -37,6 +37,29 @@ ENDING = {"game_date", "outcome", "kept", "reason", "run_id", "flow_run_id", "at
 STEP_TIMES = {"step", "runs", "kept", "failed", "skipped", "total_s", "min_s", "median_s", "max_s"}
 
 
+LOOK = {
+    "at", "dry_run", "well", "problems", "unseen", "told", "messages", "sent", "waiting", "pinged", "notes",
+}  # fmt: skip
+PROBLEM = {"key", "event", "about", "job", "reason", "since", "told", "command"}
+STANDING = {
+    "installed", "active", "result", "manager", "unknown", "looked_at", "open", "waiting", "channels",
+}  # fmt: skip
+DELIVERY = {"channel", "at", "ok", "said", "ok_at", "waiting"}
+SENT = {"channel", "subject", "ok", "said", "attempts"}
+ALERTS = """\
+version = 1
+[watchdog]
+min_free_percent = 1
+server_after = "10s"
+[channels.ops]
+kind = "webhook"
+url_env = "NOT_SET"
+[routes.all]
+events = ["failed", "disk_full", "missed_slots"]
+channels = ["ops"]
+"""
+
+
 def envelope(project: Project, *words: str, check: int = 0) -> Any:
     done = project.orchctl(*words, "--json", check=check)
     content = json.loads(done.stdout)
@@ -95,6 +118,63 @@ def test_every_command_prints_one_envelope_with_its_keys(one_run: Project) -> No
     assert set(audit["jobs"][0]) == {"job", "wrong", "counts", "slots", "gaps", "extra"}
     status = envelope(project, "host", "status")["data"]
     assert set(status) == {"ok", "api_url", "ui_url", "version", "schedules", "parts"}
+
+
+def test_what_tells_people_prints_one_envelope_with_its_keys(one_run: Project) -> None:
+    project = one_run
+    project.jobs["hello"]["work_pool"] = "nobody-polls-it"
+    project.write()
+    (project.root / "config" / "alerts.toml").write_text(ALERTS)
+    project.orchctl("sync")
+    listed = envelope(project, "alerts", "list")["data"]
+    assert set(listed) == {"channels", "routes"}
+    channel = {"name", "kind", "to", "events", "last", "waiting", "troubles", "given_up"}
+    assert set(listed["channels"][0]) == channel
+    route = {"name", "events", "jobs", "tags", "channels", "by_prefect", "by_watchdog", "state"}
+    assert set(listed["routes"][0]) == route
+    planned = envelope(project, "alerts", "apply", "--dry-run", check=3)["data"]
+    assert set(planned) == {"changes", "writes"}
+    assert set(planned["changes"][0]) == {"kind", "action", "name", "fields"}
+    tested = envelope(project, "alerts", "test", check=1)
+    assert (tested["status"], tested["errors"][0]["code"]) == ("error", "undelivered")
+    assert set(tested["data"][0]) == SENT
+    look = envelope(project, "watchdog", check=3)
+    assert look["command"] == "watchdog"
+    assert set(look["data"]) == LOOK
+    assert set(look["data"]["problems"][0]) == PROBLEM
+    assert set(look["data"]["told"]) == {"new", "again", "over"}
+    assert set(envelope(project, "watchdog", "--dry-run", check=3)["data"]) == LOOK
+    standing = envelope(project, "watchdog", "status", check=1)["data"]
+    assert set(standing) == STANDING
+    assert set(standing["open"][0]) == {"key", "event", "job", "about", "since", "told", "channels"}
+    assert set(standing["channels"][0]) == DELIVERY
+    found = envelope(project, "doctor", "alerts", check=3)["data"]
+    assert set(found) == {"at", "ok", "strict", "checks", "counts", "first", "findings"}
+    assert set(found["findings"][0]) == {"check", "group", "level", "seen", "fix"}
+    assert set(envelope(project, "doctor", "--list")["data"]["checks"][0]) == {"check", "group", "asks"}
+
+
+def test_what_looks_at_schedules_jobs_and_contracts_prints_one_envelope_with_its_keys(one_run: Project) -> None:
+    project = one_run
+    project.jobs["bad"] = {"command": [project.script("bad.sh", "exit 3")]}
+    project.write()
+    project.orchctl("sync")
+    coming = envelope(project, "schedule", "next", "hello")["data"]
+    assert set(coming) == {"job", "now", "schedules", "legacy"}
+    assert set(coming["schedules"][0]) == {"name", "zone", "rule", "instants", "notes"}
+    assert set(envelope(project, "contract", "list")["data"]) == {"contracts"}
+    assert set(envelope(project, "recover")["data"]) == {"jobs"}
+    taken_back = envelope(project, "rollback", "hello", "--yes")["data"]
+    assert set(taken_back) == {"dry_run", "jobs"}
+    assert set(taken_back["jobs"][0]) == {"job", "result", "passes", "gates", "steps"}
+    drafted = {"directory", "jobs", "jobs_toml", "schedules_toml", "notes", "refused", "written"}
+    lines = project.root / "crontab"
+    lines.write_text("5 4 * * * /bin/true\n")
+    assert set(envelope(project, "import", "cron", str(lines))["data"]) == drafted
+    assert set(envelope(project, "completions", "bash")["data"]) == {"shell", "script"}
+    failed = envelope(project, "run", "bad", "--wait", check=3)["data"]
+    again = envelope(project, "runs", "retry", failed["run_id"])["data"]
+    assert set(again) == {"job", "run_id", "flow_run_id", "attempt", "kept", "again", "ui_url", "notes"}
 
 
 def test_a_torn_event_makes_the_status_partial(one_run: Project) -> None:

@@ -49,6 +49,7 @@ class Row:
         lines = [
             "[Unit]",
             *(f"Requires={self.prefix}{self.data['unit'].replace('.timer', '.service')}",) * self.requires,
+            *self.conditions,
         ]
         lines += ["[Timer]", *(f"OnCalendar={line}" for line in self.data["on_calendar"])]
         lines += [f"{name}={span}" for key, name in SPANS.items() for span in self.data[key]]
@@ -59,6 +60,12 @@ class Row:
     @property
     def requires(self) -> bool:
         return "Requires" in self.data["pulls_service_on_start"]
+
+    @property
+    def conditions(self) -> list[str]:
+        """What must hold for the timer to start; a template's word for its instance is left out."""
+        lines = self.data["unit_section"].get("Conditions", [])
+        return [line for line in lines if "%" not in line]
 
     @property
     def services(self) -> set[str]:
@@ -148,6 +155,10 @@ def judged(row: Row, reason: str | None, job: dict[str, Any] | None, written: di
         return f"refused: {part}"
     assert job is not None, (row.timer, reason)
     warnings = " ".join(job["warnings"])
+    for condition in row.conditions:
+        assert condition in warnings, (row.timer, warnings)
+    for key in row.data["unknown_keys"]:
+        assert f"{key}=daily" in " ".join(job["comments"]), (row.timer, job["comments"])
     schedule = written[job["schedule"]] if job["schedule"] else None
     if kind == "no schedule":
         assert schedule is None, row.timer

@@ -96,6 +96,35 @@ def test_the_pipeline_becomes_a_catalog_that_check_accepts(box: Box, folder: Pat
     assert box.orchctl(*names, "check").returncode == 0
 
 
+def test_what_the_copies_and_the_timers_have_besides_is_said(box: Box, folder: Path) -> None:
+    box.unit("twin.timer", TIMER)
+    box.unit("twin.service", "[Service]\nType=oneshot\nExecStart=/bin/true\nMemoryMax=1G\nUMask=0077\n")
+    box.unit("twin.timer", f"[Unit]\nConditionPathExists=/srv\n{TIMER}", scope="user")
+    box.unit("twin.service", "[Service]\nType=oneshot\nExecStart=/bin/true\nMemoryMax=2G\nUMask=0077\n", scope="user")
+    for setting in ("Wants", "BindsTo", "Upholds"):
+        box.unit(f"{setting.lower()}.timer", f"[Unit]\n{setting}={setting.lower()}.service\n{TIMER}")
+        box.unit(f"{setting.lower()}.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    box.unit("if.timer", f"[Unit]\nConditionACPower=true\n{TIMER}[Timer]\nRemainAfterElapse=no\nOnCallendar=daily\n")
+    box.unit("if.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    box.reload()
+    names = ("--config", str(folder), "--state-dir", str(folder / "state"))
+    units = ("twin", "wants", "bindsto", "upholds", "if")
+    done = box.orchctl(*names, "import", "systemd", *units, SUDO_USER=USER)
+    assert done.returncode == 0, done.stderr
+    said = warnings_of(done.stderr)
+    (differs,) = [line for line in said if line.startswith("twin: twin.timer (user) differs")]
+    for part in (
+        f"user {USER} (kept: root)",
+        "not carried of it: MemoryMax=2G, ConditionPathExists=/srv; of the other",
+    ):
+        assert part in differs
+    assert differs.endswith("of the other: MemoryMax=1G")
+    for setting in ("Wants", "BindsTo", "Upholds"):
+        assert any(f"{setting}= its service: starting the timer starts the job" in line for line in said), said
+    assert "if: if.timer: not carried: ConditionACPower=true" in said
+    assert "# if.timer: not carried: RemainAfterElapse=no, OnCallendar=daily" in done.stdout
+
+
 def test_under_sudo_the_caller_s_timers_are_named_with_their_owner(box: Box, folder: Path) -> None:
     box.unit("own.timer", TIMER, scope="user")
     box.unit("own.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n", scope="user")

@@ -75,6 +75,13 @@ def test_a_users_systemd_that_the_catalog_names_and_does_not_run(ghost: Box) -> 
     assert answer["status"] == "partial"
     assert [each["code"] for each in answer["errors"]] == ["not-asked"]
     assert f"user: the systemd of user {GHOST} does not run" in answer["errors"][0]["message"]
+    assert f"`sudo loginctl enable-linger {GHOST}` starts it" in answer["errors"][0]["hint"]
+    _, _, told = as_ghost(ghost, "--config", str(CONFIG), "legacy")
+    assert f"hint: `sudo loginctl enable-linger {GHOST}` starts it" in told
+    status, _, told = as_ghost(ghost, "--config", str(ghost.share / "none"), "import", "systemd")
+    assert status == 0
+    left_out = next(line for line in told.splitlines() if line.startswith("note: left out: the systemd of user"))
+    assert f"; `sudo loginctl enable-linger {GHOST}` starts it" in left_out
     missing = [each["name"] for each in answer["data"]["triggers"] if each["missing"]]
     assert missing == ["live-score.timer", "live-scrape.timer"]
 

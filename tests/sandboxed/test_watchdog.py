@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +33,12 @@ def traces(box: Box) -> list[str]:
     return found.splitlines()
 
 
+def data(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Return the keys of what a command printed with --json: they are a contract, and only ever added to."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(json.loads(done.stdout)["data"])
+
+
 def test_the_timer_looks_tells_and_goes_without_a_trace(box: Box) -> None:
     for folder in Path(sys.executable).resolve().parents:
         box.sh('chmod a+x "$1"', folder)
@@ -44,8 +52,8 @@ def test_the_timer_looks_tells_and_goes_without_a_trace(box: Box) -> None:
         shown = box.orchctl(*places, "watchdog", "install", "--dry-run")
         assert "OnCalendar=*-*-* *:*:00" in shown.stdout, shown.stderr
         assert traces(box) == []
-        done = box.orchctl(*places, "watchdog", "install")
-        assert done.returncode == 0, done.stderr
+        assert data(box.orchctl(*places, "watchdog", "install", "--dry-run", "--json")) == {"dry_run", "units"}
+        assert data(box.orchctl(*places, "watchdog", "install", "--json")) == {"dry_run", "units", "warnings"}
         assert set(UNITS) <= {Path(path).name for path in traces(box)}
         assert box.systemctl("is-enabled", UNITS[1]).strip() == "enabled"
         # The first look sees it, the second one tells.
@@ -59,8 +67,7 @@ def test_the_timer_looks_tells_and_goes_without_a_trace(box: Box) -> None:
         assert "looks every minute" in status.stdout
         assert "told to hook" in status.stdout
         assert box.systemctl("is-failed", UNITS[0], check=False).strip() != "failed"
-        gone = box.orchctl(*places, "watchdog", "uninstall")
-        assert gone.returncode == 0, gone.stderr
+        assert data(box.orchctl(*places, "watchdog", "uninstall", "--json")) == {"removed"}
         assert traces(box) == []
         assert "orchctl-watchdog" not in box.systemctl("list-units", "--all", "--no-legend")
         assert box.orchctl(*places, "watchdog", "uninstall").returncode == 0

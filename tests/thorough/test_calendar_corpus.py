@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -12,25 +11,17 @@ import pytest
 import calendar_corpus as corpus
 import calendar_counts
 import prefect_dates
-from orchctl.core import calendar, calendar_walk, clocks
+from orchctl.core import calendar, calendar_walk
 from orchctl.core.calendar_elapse import read
 from orchctl.core.calendar_parse import parse
 
 DOCS = Path(__file__).parents[2] / "docs" / "calendar.md"
 ZONES = ("UTC", "America/New_York", "Europe/Berlin")
-THE_END = int(datetime(2200, 1, 2, tzinfo=UTC).timestamp())
 # The corpus holds that of a zone file; a host in Berlin would only run it in winter.
 ABBREVIATED = {"*-*-* 10:00 CET"}
 
 
 converted = corpus.converted
-
-
-def asked(zone: str) -> Iterator[tuple[corpus.Case, int, list[int], int]]:
-    """Yield the expressions with a base, the elapses after it in `zone`, and where the last one ends."""
-    for case in corpus.valid():
-        for base, elapses in case.next20.get(zone, {}).items():
-            yield case, base, elapses, elapses[-1] + 1 if len(elapses) == 20 else THE_END
 
 
 def ours(text: str, zone: str, start: int, end: int) -> list[int]:
@@ -60,7 +51,7 @@ def test_what_is_refused_for_prefect_is_what_it_cannot_say() -> None:
 @pytest.mark.parametrize("zone", ZONES)
 def test_our_instants_are_those_of_systemd(zone: str) -> None:
     wrong, right = [], 0
-    for case, base, elapses, end in asked(zone):
+    for case, base, elapses, end in corpus.asked(zone):
         if case.subsecond or case.text in ABBREVIATED:
             continue
         found = ours(case.text, zone, base + 1, end)
@@ -107,14 +98,14 @@ def parts_of_seconds(text: str) -> bool:
 @pytest.mark.parametrize("zone", ZONES)
 def test_prefects_own_instants_are_those_of_systemd_or_a_note_says_why_not(zone: str) -> None:
     compared = 0
-    for case, base, elapses, end in asked(zone):
+    for case, base, elapses, end in corpus.asked(zone):
         if (conversion := converted(case.text, zone)) is None:
             continue
         enough = len(elapses) == 20
         found = prefect_dates.due(
             conversion.schedule, base, count=20 if enough else None, until=None if enough else end
         )
-        check(conversion, elapses, [at for at in found if at < end])
+        corpus.check(conversion, elapses, [at for at in found if at < end])
         compared += 1
     assert compared >= 940
 
@@ -126,39 +117,9 @@ def test_prefects_own_instants_around_each_change_of_clocks_are_those_of_systemd
         if (conversion := converted(window.text, window.local)) is None:
             continue
         found = prefect_dates.due(conversion.schedule, window.start - 1, until=window.end)
-        check(conversion, window.elapses, found)
+        corpus.check(conversion, window.elapses, found)
         compared += 1
     assert compared == 1444
-
-
-def check(conversion: calendar.Conversion, systemd: list[int], prefect: list[int]) -> None:
-    """Each instant of one side alone must be one of which a note says so; without a note there is none."""
-    said = f"{conversion.expression} in {conversion.timezone}"
-    # Where Prefect has more, its twenty end before those of systemd.
-    systemd = [at for at in systemd if not prefect or len(systemd) < 20 or at <= prefect[-1]]
-    alone = set(systemd) ^ set(prefect)
-    assert not set(systemd) - set(prefect), f"{said}: Prefect leaves something out"
-    unsaid = {at for at in alone if not explained(conversion, at)}
-    assert not unsaid, f"{said}: no note explains {min(unsaid)}"
-
-
-def explained(conversion: calendar.Conversion, at: int) -> bool:
-    notes = " ".join(conversion.notes)
-    changes = forward(conversion.schedule["timezone"])
-    if "when clocks go forward" in notes and any(early <= at < change for early, change in changes):
-        return True
-    start, end = (datetime.fromtimestamp(each, UTC) for each in (at, at + 1))
-    return (
-        "systemd loses" in notes and at in calendar.defects(conversion.expression, conversion.timezone, start, end)[0]
-    )
-
-
-@cache
-def forward(zone: str) -> list[tuple[int, int]]:
-    """Return the spans before clocks go forward, as long as what is left out: where Prefect puts what is due in it."""
-    start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2026, 2060))
-    changes = (change for change in clocks.changes(zone, start, end) if change.forward)
-    return [(change.at - change.after_s + change.before_s, change.at) for change in changes]
 
 
 def test_the_counts_in_the_documentation_are_true() -> None:

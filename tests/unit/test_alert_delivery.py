@@ -28,6 +28,7 @@ from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError, StateBroken
 from orchctl.services.alert_delivery import Ears, deliver, tell
+from support import eventually
 
 FLOW_RUN = "7373acfa-295b-4044-a449-d621c5ac8e7d"
 RUN = run_id(T0, FLOW_RUN)
@@ -111,7 +112,7 @@ class Host:
         Manifests(str(self.data_root)).write(manifest)
 
     def waiting(self, channel: str = "hook") -> list[Message]:
-        return [each.message for each in self.boxes.box(channel).waiting]
+        return [each.message for each in self.boxes.box("tests", channel).waiting]
 
 
 def catalog_of(data_root: Path) -> Catalog:
@@ -149,7 +150,7 @@ def test_the_manifest_knows_how_a_run_ended(
     host: Host, state: str, status: form.Status, error: RunError | None, event: str
 ) -> None:
     host.ran(status, error)
-    tell(host.boxes, "hook", message("late", job="other"), host.alerts, now=T0)
+    tell(host.boxes, "tests", "hook", message("late", job="other"), host.alerts, now=T0)
     assert host.hear(body(state)) == "queued"
     assert host.waiting()[-1].event == event
 
@@ -258,7 +259,9 @@ def test_alerts_that_are_not_in_force_here_are_an_error(host: Host) -> None:
 
 def test_a_channel_cannot_lead_out_of_the_folder(host: Host) -> None:
     with pytest.raises(StateBroken):
-        host.boxes.change("../x", lambda box: (box, None))
+        host.boxes.change("tests", "../x", lambda box: (box, None))
+    with pytest.raises(StateBroken):
+        host.boxes.change("../x", "hook", lambda box: (box, None))
     with pytest.raises(StateBroken):
         host.hear(body(), catalog="../applied/tests")
 
@@ -276,14 +279,17 @@ class Post:
         self.answers = list(answers)
         self.took: list[Message] = []
         self.notes: list[tuple[str, bool, int]] = []
+        self.ids: list[str] = []
 
     def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
         ok = self.answers.pop(0) if self.answers else True
+        self.ids.append(letter.id)
         if ok:
             self.took.append(letter.message)
         return Answer(ok, "200 OK" if ok else "500 broken", 1, again=not ok)
 
-    def note(self, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+    def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+        assert catalog == "tests"
         self.notes.append((channel, answer.ok, waiting))
         return None
 
@@ -292,9 +298,7 @@ def sent(host: Host, post: Post, *, wait: bool = True) -> int:
     def sleep(seconds: float) -> None:
         host.now += timedelta(seconds=seconds)
 
-    return deliver(
-        host.boxes, "tests", "hook", post=post, new_id=lambda: "1", now=lambda: host.now, sleep=sleep, wait=wait
-    )
+    return deliver(host.boxes, "tests", "hook", post=post, now=lambda: host.now, sleep=sleep, wait=wait)
 
 
 def test_what_was_heard_is_sent_and_written_down(host: Host) -> None:
@@ -311,6 +315,10 @@ def test_a_receiver_that_fails_is_tried_until_it_takes_it(host: Host) -> None:
     post = Post(False, False)
     assert sent(host, post) == 1
     assert post.notes == [("hook", False, 1), ("hook", False, 1), ("hook", True, 0)]
+    assert len(set(post.ids)) == 1, "a receiver can tell that it has it already"
+    host.hear(body("Completed"))
+    assert sent(host, post) == 1
+    assert len(set(post.ids)) == 2
 
 
 def test_who_does_not_wait_leaves_what_is_to_be_sent_later(host: Host) -> None:
@@ -324,16 +332,78 @@ def test_who_does_not_wait_leaves_what_is_to_be_sent_later(host: Host) -> None:
 
 def test_two_do_not_send_at_a_time(host: Host) -> None:
     host.hear(body())
-    with host.boxes.sending("hook", wait=False) as mine:
+    with host.boxes.sending("tests", "hook", wait=False) as mine:
         assert mine
         assert sent(host, Post(), wait=False) == 0
+
+
+def test_two_catalogs_with_a_channel_of_one_name_share_nothing(host: Host) -> None:
+    host.boxes.apply(AppliedAlerts("mine", "http://ui", host.alerts))
+    tell(host.boxes, "mine", "hook", message(job="theirs"), host.alerts, now=T0)
+    host.hear(body())
+    assert [each.job for each in host.waiting()] == ["other"]
+    with host.boxes.sending("mine", "hook", wait=False) as held:
+        assert held
+        post = Post()
+        assert sent(host, post) == 1
+    assert [each.job for each in post.took] == ["other"]
+    assert [each.message.job for each in host.boxes.box("mine", "hook").waiting] == ["theirs"]
+
+
+def test_a_box_from_when_catalogs_shared_them_is_taken_over_once(host: Host) -> None:
+    host.hear(body())
+    boxes = host.state / "alerts" / "boxes"
+    (boxes / "tests" / "hook.json").rename(boxes / "hook.json")
+    assert [each.job for each in host.waiting()] == ["other"]
+    assert host.hear(body()) == "repeated"
+    post = Post()
+    assert sent(host, post) == 1
+    assert not (boxes / "hook.json").exists()
+    assert host.boxes.box("mine", "hook").waiting == ()
+    assert host.hear(body("Completed")) == "queued"
+
+
+def test_who_waits_sleeps_until_something_is_due_and_no_longer_than_a_minute(host: Host) -> None:
+    host.hear(body())
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        host.now += timedelta(seconds=seconds)
+
+    options: dict[str, Any] = {"now": lambda: host.now, "sleep": sleep, "wait": True}
+    assert deliver(host.boxes, "tests", "hook", post=Post(False, False, False), **options) == 1
+    assert slept == [30, 60, 60, 60]
+
+
+def test_each_channel_of_each_catalog_has_senders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchctl.runner import alert_block
+    from orchctl.wiring import alert_host
+
+    begun, go = list[tuple[str, str]](), threading.Event()
+
+    def deliver(catalog: str, channel: str) -> None:
+        begun.append((catalog, channel))
+        go.wait(30)
+
+    monkeypatch.setattr(alert_host, "deliver", deliver)
+    for named in ("a", "a", "a", "b", "b", "b"):
+        alert_block._send_soon(named, "hook")
+    assert eventually(lambda: len(begun) == 4)
+    go.set()
+    for threads in alert_block._threads.values():
+        for thread in threads:
+            thread.join()
+    assert sorted(begun) == [("a", "hook")] * 2 + [("b", "hook")] * 2
 
 
 def test_fifty_failures_at_once_from_many_threads_are_few_messages(tmp_path: Path) -> None:
     host = Host(tmp_path / "s", tmp_path / "d", burst=5)
     threads = [
         threading.Thread(
-            target=tell, args=(host.boxes, "hook", message(job=f"job-{n}"), host.alerts), kwargs={"now": host.now}
+            target=tell,
+            args=(host.boxes, "tests", "hook", message(job=f"job-{n}"), host.alerts),
+            kwargs={"now": host.now},
         )
         for n in range(50)
     ]
@@ -349,7 +419,7 @@ def test_fifty_failures_at_once_from_many_threads_are_few_messages(tmp_path: Pat
 
 def test_a_box_that_cannot_be_believed_is_begun_anew(host: Host) -> None:
     host.hear(body())
-    (path,) = (host.state / "alerts" / "boxes").glob("*.json")
+    (path,) = (host.state / "alerts" / "boxes" / "tests").glob("*.json")
     path.write_text("{")
     assert host.waiting() == []
     assert host.hear(body()) == "queued"

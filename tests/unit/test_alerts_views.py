@@ -38,10 +38,10 @@ def proposed(state: Path) -> service.Proposed:
 
 def shown(state: Path, capsys: pytest.CaptureFixture[str], *, reached: bool = True, as_json: bool = False) -> Any:
     host = AlertBoxes(state)
-    tell(host, "hook", message(), FOUND, now=T0)
+    tell(host, "default", "hook", message(), FOUND, now=T0)
     last = {"hook": Delivery("hook", T0, ok=False, said="500 broken", waiting=1)}
     alerts_views.listed(
-        service.channels(FOUND, last, host),
+        service.channels(FOUND, "default", last, host),
         service.routes(FOUND, "default", proposed(state) if reached else None),
         None if reached else PrefectUnreachable("no server"),
         "UTC",

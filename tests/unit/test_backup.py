@@ -186,7 +186,7 @@ def test_parts() -> None:
     ("url", "place"),
     [
         ("sqlite+aiosqlite:////var/lib/prefect.db", Sqlite("/var/lib/prefect.db")),
-        ("sqlite:////var/lib/pre%20fect.db?timeout=5", Sqlite("/var/lib/pre fect.db")),
+        ("sqlite:////var/lib/pre%20fect.db?timeout=5", Sqlite("/var/lib/pre%20fect.db")),
         (
             "postgresql+asyncpg://pre:p%40ss%3Aw@db.example:6543/prefect?ssl=require",
             Postgres("db.example", 6543, "pre", "p@ss:w", "prefect", "require"),

@@ -31,7 +31,7 @@ UNKNOWN_KEYS: list[Row] = [
         'timezone = "UTC"',
         "2 timezone",
         "unknown key",
-        "allowed: defaults, jobs, limits, logs, name, version",
+        "allowed: defaults, jobs, limits, logs, name, retention, version",
     ),
     ('timeout = "1h"', 'time_out = "1h"', "8 [defaults] time_out", "unknown key", 'did you mean "timeout"?'),
     (RETRIES, "retry = 1\n", "15 [jobs.score] retry", "unknown key", 'did you mean "retries"?'),

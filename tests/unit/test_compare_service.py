@@ -165,9 +165,11 @@ def test_a_start_at_boot_is_a_difference_that_no_instant_shows(accepted: str | N
     fields = {"accept_cadence": accepted} if accepted else {}
     alone = compared(told(reboot, **fields), Host())
     assert (alone.verdict, alone.comparison, alone.accepted) == ("different", None, accepted)
+    assert alone.legacy_cadence == "@reboot"
     beside = compared(told(SYSTEM_TIMER, reboot, **fields), Host([at("*-*-* 03:30:00")]))
     assert beside.comparison is not None
     assert (beside.verdict, beside.comparison.differs, len(beside.findings)) == ("different", False, findings)
+    assert beside.legacy_cadence == "at 03:30 each day and @reboot"
 
 
 def test_a_job_without_a_schedule_is_compared_with_nothing() -> None:

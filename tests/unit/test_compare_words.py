@@ -142,6 +142,9 @@ def test_delays_are_told_with_their_settings() -> None:
     assert "up to 1m30s after an instant (RandomizedDelaySec=30s, AccuracySec=1m)" in first
     assert "AccuracySec=1m is longer than the 5s between two instants" in second
     assert second.endswith("about once a minute")
+    apart = calendar_source("*-*-* 03:00:00", AccuracyUSec="1s", RandomizedOffsetUSec="5min")
+    (offset,) = compare_words.delays(apart, [])
+    assert "up to 5m1s after an instant (RandomizedOffsetSec=5m, AccuracySec=1s)" in offset
     exact = calendar_source("*-*-* *:*:00/5", AccuracyUSec="1us")
     assert compare_words.delays(exact, due("*-*-* *:*:00/5", days=1)) == []
 
@@ -180,6 +183,8 @@ def test_zones_are_told_where_they_differ() -> None:
         ),
         (Monotonic("OnUnitInactiveSec", 300), "from the end of the last run"),
         (Monotonic("OnBootSec", 60), "OnBootSec=1m starts it after a boot or a login"),
+        (Monotonic("OnBootSec", 0), "OnBootSec=0s starts it after a boot or a login"),
+        (Monotonic("OnActiveSec", 1), "OnActiveSec=1s starts it once its timer is started"),
         (Monotonic("@reboot", 0), "@reboot starts it after a boot or a login"),
         (Monotonic("OnUnitActiveSec", 0.2), "nothing comes near"),
     ],

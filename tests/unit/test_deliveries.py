@@ -83,7 +83,7 @@ def test_it_is_read_as_it_was_written_and_is_the_owners_alone(tmp_path: Path) ->
     assert store.slots() is None
     assert store.keep_slots(known) is None
     assert store.slots() == known
-    assert store.note("a", LATER, NOW, waiting=2) is None
+    assert store.note("mine", "a", LATER, NOW, waiting=2) is None
     store.keep_config(b"version = 1\n")
     assert store.config() == b"version = 1\n"
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").rglob("*")}
@@ -93,13 +93,26 @@ def test_it_is_read_as_it_was_written_and_is_the_owners_alone(tmp_path: Path) ->
 
 def test_how_a_channel_answered_last_is_kept_and_when_it_last_took_something(tmp_path: Path) -> None:
     store = Deliveries(tmp_path)
-    store.note("a", Answer(True, "200 ok", 1), NOW, waiting=0)
-    store.note("a", LATER, NOW + MINUTE, waiting=3)
-    store.note("b", NEVER, NOW, waiting=0)
-    assert store.last() == {
+    store.note("mine", "a", Answer(True, "200 ok", 1), NOW, waiting=0)
+    store.note("mine", "a", LATER, NOW + MINUTE, waiting=3)
+    store.note("mine", "b", NEVER, NOW, waiting=0)
+    assert store.last("mine") == {
         "a": Delivery("a", NOW + MINUTE, False, "500", ok_at=NOW, waiting=3),
         "b": Delivery("b", NOW, False, "401"),
     }
+
+
+def test_two_catalogs_with_a_channel_of_one_name_share_no_answer(tmp_path: Path) -> None:
+    store = Deliveries(tmp_path)
+    ok = Answer(True, "200 ok", 1)
+    store.note("mine", "a", ok, NOW, waiting=0)
+    (tmp_path / "alerts" / "last" / "mine" / "a.json").rename(tmp_path / "alerts" / "last" / "a.json")
+    assert store.last("mine") == store.last("yours") == {"a": Delivery("a", NOW, True, "200 ok", NOW)}
+    store.note("mine", "a", NEVER, NOW + MINUTE, waiting=0)
+    store.note("yours", "a", ok, NOW + MINUTE, waiting=0)
+    assert store.last("mine") == {"a": Delivery("a", NOW + MINUTE, False, "401", NOW)}
+    assert store.last("yours") == {"a": Delivery("a", NOW + MINUTE, True, "200 ok", NOW + MINUTE)}
+    assert not (tmp_path / "alerts" / "last" / "a.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -120,14 +133,14 @@ def test_what_cannot_be_believed_is_told_and_forgotten(tmp_path: Path, content: 
 def test_a_foreign_file_is_not_believed(tmp_path: Path) -> None:
     store = Deliveries(tmp_path)
     store.remember(memory(), NOW)
-    store.note("a", LATER, NOW, waiting=0)
-    for path in (tmp_path / "alerts" / "watch.json", tmp_path / "alerts" / "last" / "a.json"):
+    store.note("mine", "a", LATER, NOW, waiting=0)
+    for path in (tmp_path / "alerts" / "watch.json", tmp_path / "alerts" / "last" / "mine" / "a.json"):
         path.chmod(0o666)
     found, said = store.memory()
     assert found == Memory()
     assert "may be written by others" in str(said)
     with pytest.raises(StateBroken):
-        store.last()
+        store.last("mine")
 
 
 def test_where_it_cannot_be_written_the_spare_in_memory_is(tmp_path: Path) -> None:

@@ -190,6 +190,30 @@ def test_only_what_was_chosen_is_looked_at(host: Host) -> None:
     assert {each.check for each in doctor.examine(host.world, core.chosen(["disk"])).findings} == {"disk"}
 
 
+def test_prefect_and_the_catalog_are_looked_at_once_by_however_many_checks(host: Host) -> None:
+    asked: list[str] = []
+
+    def counted(what: str, look: Callable[[], Any]) -> Callable[[], Any]:
+        def made() -> Any:
+            asked.append(what)
+            return look()
+
+        return made
+
+    def applied(_alerts: object, _catalog: Catalog, prefect: Any) -> bool:
+        prefect.version()
+        return True
+
+    host.also = {
+        "catalog": counted("catalog", lambda: host.catalog),
+        "connect": counted("connect", lambda: host.prefect),
+    }
+    host.also["alerts_applied"] = applied
+    host.prefect.version = counted("version", lambda: "3.8.8")  # type: ignore[method-assign]
+    assert host.findings() == []
+    assert sorted(asked) == ["catalog", "connect", "version"]
+
+
 # --- configuration and software
 
 
@@ -333,6 +357,13 @@ def test_a_restore_that_was_interrupted(host: Host) -> None:
     (found,) = host.findings()
     assert (found.check, found.level) == ("state", "failure")
     assert "a restore of /backups/x.tar.gz was interrupted" in found.seen
+
+
+def test_an_upgrade_that_was_interrupted(host: Host) -> None:
+    host.also = {"unfinished_upgrade": lambda: "an upgrade was interrupted"}
+    (found,) = host.findings()
+    assert (found.check, found.level, found.seen) == ("state", "failure", "an upgrade was interrupted")
+    assert "orchctl host upgrade" in str(found.fix)
 
 
 def test_a_pool_without_a_worker_in_the_installation_is_another_host_s_to_serve(host: Host) -> None:
@@ -485,7 +516,18 @@ def test_an_api_that_does_not_answer_is_one_failure_and_what_needs_it_is_not_kno
     host.also = {"bare": lambda: pytest.fail("waited for it once more")}
     found = levels(host.findings())
     assert [check for check, level in found.items() if level == "failure"] == ["api"]
-    unknown = {"server-version", "auth", "pools", "limits", "worker", "deployments", "scheduler", "late", "alerts"}
+    unknown = {
+        "server-version",
+        "auth",
+        "pools",
+        "limits",
+        "worker",
+        "hosts",
+        "deployments",
+        "scheduler",
+        "late",
+        "alerts",
+    }
     assert found.keys() == {"api", *unknown}
 
 
@@ -602,6 +644,13 @@ def test_a_limit_that_was_changed_by_hand(host: Host) -> None:
     assert "switched off" in host.findings("limits")[0].seen
 
 
+def test_the_queue_of_backfills_that_was_changed_by_hand(host: Host) -> None:
+    before = host.prefect.by_pool["nobody"]["backfill"]
+    host.prefect.by_pool["nobody"]["backfill"] = replace(before, concurrency_limit=9)
+    (found,) = host.findings("limits")
+    assert (found.level, found.seen) == ("warning", "the queue backfill of work pool nobody differs")
+
+
 def test_a_worker_that_is_gone(host: Host) -> None:
     host.prefect.online = False
     (found,) = host.findings("worker")
@@ -634,7 +683,7 @@ def test_deployments_that_are_paused_changed_or_not_there(host: Host) -> None:
     assert (found.level, found.seen[:4]) == ("warning", "job:")
     host.sync()
     host.applied.catalogs.clear()
-    assert "the catalog that was applied is not on this host" in host.findings("deployments")[0].seen
+    assert "among those that were applied on this host" in host.findings("deployments")[0].seen
 
 
 # --- legacy
@@ -760,7 +809,7 @@ def test_alerts_that_are_not_applied_and_a_watchdog_that_does_not_look(host: Hos
 
 
 def test_an_alerts_file_that_is_not_valid(host: Host) -> None:
-    def invalid() -> Any:
+    def invalid(_catalog: Catalog | None) -> Any:
         raise CatalogInvalid("alerts.toml has 1 problem")
 
     host.also = {"alerts": invalid}

@@ -84,6 +84,12 @@ def test_a_dollar_in_the_programs_name_is_refused() -> None:
         command([line("/opt/$A/p")], ENV)
 
 
+def test_a_prefix_that_a_newer_systemd_knows_is_refused() -> None:
+    # As systemd 258 gives back `ExecStart=|echo hello`: its argv is none that could be run.
+    with pytest.raises(ValueError, match="systemd calls its command via-shell"):
+        command([line("sh", "echo", "hello", path="/bin/sh", flags=("ignore-failure", "via-shell"))], {})
+
+
 def test_the_prefix_minus_makes_any_end_a_success() -> None:
     made = command([line("/bin/sh", "-c", "exit 3", flags=("ignore-failure",))], {})
     assert subprocess.run(made.argv, check=False).returncode == 0
@@ -164,7 +170,7 @@ def test_without_a_bus_a_plain_line_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['/p "a b"', "/p 'a'", r"/p a\x20b", "/p %n", "@/p q", "-@/p q", "/p a ; /q", "/p ;", "-"]
+    "text", ['/p "a b"', "/p 'a'", r"/p a\x20b", "/p %n", "@/p q", "-@/p q", "|/p q", "-|p", "/p a ; /q", "/p ;", "-"]
 )
 def test_without_a_bus_what_has_two_readings_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"D-Bus does not answer|is empty"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,37 @@ def owner_file(folder: Path) -> Path:
     path.write_text('{"since": "2025-12-19T05:00:00Z"}')
     path.chmod(0o600)
     return path
+
+
+def _held(path: Path) -> int:
+    """Hold a file as another host's writer would."""
+    descriptor = os.open(path, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_who_appends_waits_for_another_who_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_TURN_S", 600.0)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"first\n")
+    other = _held(path)
+    waiting = threading.Thread(target=files.append_line, args=(path, b"second\n"), daemon=True)
+    waiting.start()
+    waiting.join(0.3)
+    assert path.read_bytes() == b"first\n"
+    os.close(other)
+    waiting.join(60)
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_one_who_never_ends_keeps_nobody_from_appending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_TURN_S", 0.05)
+    path = tmp_path / "events.jsonl"
+    path.touch()
+    other = _held(path)
+    files.append_line(path, b"line\n")
+    os.close(other)
+    assert path.read_bytes() == b"line\n"
 
 
 def test_a_plain_file_of_ours_is_believed(tmp_path: Path) -> None:

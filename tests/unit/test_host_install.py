@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -325,3 +326,69 @@ def test_a_status_of_a_server_that_knows_nothing_is_told_and_not_raised(computer
     found = stack.status(host.stack(its), lambda _: Lost(computer, its), its.api_url, tuple(its.pools))
     assert [(part.ok, part.detail) for part in found.parts][1:] == [(False, "the Prefect API failed")]
     assert not found.ok
+
+
+def test_only_the_pools_that_were_named_get_workers_and_they_are_remembered(computer: Computer) -> None:
+    pools = {"local": 10, "far": 4, "near": 2}
+    install(computer, pools=pools, only=("local", "near"))
+    assert computer.pools == {"local", "near"}
+    assert plan(computer, pools=pools).is_empty
+    install(computer, pools=pools, only=("far",))
+    assert {name for name, state in computer.states.items() if "worker" in name and state.runs} == {WORKER_UNIT}
+    with pytest.raises(UsageError, match="no work pool 'else' in the catalog"):
+        plan(computer, pools=pools, only=("else",))
+
+
+def test_a_state_directory_with_another_host_s_installation_is_refused_and_left(computer: Computer) -> None:
+    install(computer)
+    assert computer.record is not None
+    for path in computer.record["units"]:
+        computer.files.pop(path)  # the other host's are on its own disk
+    before = (dict(computer.files), dict(computer.record))
+    computer.hostname = "second"
+    for act in (lambda: plan(computer, server=False, api_url="http://first:4200/api"), lambda: uninstall(computer)):
+        with pytest.raises(GateRefused, match="holds the installation of host, and this host is second"):
+            act()
+    assert (computer.files, computer.record) == before
+
+
+@pytest.mark.parametrize("scope", ["system", "user"])
+def test_a_host_that_was_renamed_is_known_by_its_units_where_they_cannot_be_another_s(scope: str) -> None:
+    computer = Computer(lingering=True if scope == "user" else None)
+    install(computer, scope=scope)
+    computer.hostname = "renamed"
+    if scope == "system":
+        install(computer, scope=scope)
+        assert computer.record is not None
+        assert computer.record["hostname"] == "renamed"
+    else:
+        with pytest.raises(GateRefused, match="this host is renamed"):
+            plan(computer, scope=scope)
+
+
+def test_an_installation_of_an_orchctl_that_wrote_down_no_name_is_this_host_s(computer: Computer) -> None:
+    install(computer)
+    assert computer.record is not None
+    computer.record = {key: value for key, value in computer.record.items() if key not in {"hostname", "only"}}
+    computer.hostname = "renamed"
+    install(computer)
+    assert computer.record["hostname"] == "renamed"
+
+
+ELSEWHERE = {"server": False, "api_url": "http://first:4200/api"}
+
+
+def test_a_worker_of_our_name_that_another_host_has_is_refused_before_ours_starts(computer: Computer) -> None:
+    computer.pools.add("local")
+    computer.namesake = timedelta(seconds=30)
+    with pytest.raises(GateRefused, match="another host has a worker host-local"):
+        install(computer, **ELSEWHERE)
+    assert not any(state.runs or state.enabled for state in computer.states.values())
+
+
+def test_a_worker_of_our_name_that_is_not_heard_of_any_more_was_ours(computer: Computer) -> None:
+    computer.pools.add("local")
+    computer.namesake = timedelta(days=1)
+    install(computer, **ELSEWHERE)
+    assert computer.state(WORKER_UNIT).runs
+    assert plan(computer, **ELSEWHERE).is_empty

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from made_units import calendars, monotonic, service, shown, timer, units
-from orchctl.core import catalog_edit, import_jobs
+from orchctl.core import catalog_edit, import_jobs, import_units
 from orchctl.core.import_cadence import Cadence, cadence
 from orchctl.core.import_choice import Candidate, choose, groups, surprises
 from orchctl.core.import_jobs import name_of
@@ -119,9 +119,10 @@ def test_what_stands_beside_a_calendar_is_said() -> None:
 
 def test_delays_accuracy_and_waking_are_said() -> None:
     delays = {"RandomizedDelayUSec": "30s", "FixedRandomDelay": "yes", "AccuracyUSec": "1h", "WakeSystem": "yes"}
-    one = when(on("*-*-* 04:00:00", **delays))
+    one = when(on("*-*-* 04:00:00", **delays, RandomizedOffsetUSec="5min"))
     assert [text.partition(" is not")[0] for text in one.comments] == [
         "RandomizedDelaySec=30s, the same each time (FixedRandomDelay=)",
+        "RandomizedOffsetSec=5m",
         "AccuracySec=1h",
         "WakeSystem=yes",
     ]
@@ -132,6 +133,24 @@ def test_lines_that_systemd_ignores_are_pointed_out() -> None:
     said = " ".join(when(on("*-*-* 05:00:00"), text=text).warnings)
     assert "has 2 OnCalendar= lines, and systemd took 1" in said
     assert "TimeZone=Asia/Kolkata is no setting of systemd" in said
+
+
+def beside(text: str, own: Timer) -> tuple[list[str], list[str]]:
+    return import_units.of_timer(own, settings(text))
+
+
+def test_what_else_a_timers_file_sets_is_said() -> None:
+    text = (
+        "[Unit]\nDescription=x\nAfter=y.service\nConditionACPower=true\nAssertPathExists=/srv\nPartOf=cron.target\n"
+        "Requires=job.service\nWants=network-online.target\n"
+        "[Timer]\nOnCalendar=04:00\nAccuracySec=1h\nRemainAfterElapse=no\nOnCallendar=daily\nTimeZone=UTC\n"
+        "[Install]\nWantedBy=timers.target\n"
+    )
+    comments, warnings = beside(text, on("*-*-* 04:00:00"))
+    left = "PartOf=cron.target, Wants=network-online.target, RemainAfterElapse=no, OnCallendar=daily"
+    assert comments == [f"job.timer: not carried: {left}"]
+    assert warnings == ["job.timer: not carried: ConditionACPower=true, AssertPathExists=/srv"]
+    assert beside("[Timer]\nOnCalendar=04:00\nRemainAfterElapse=yes\n", on("*-*-* 04:00:00")) == ([], [])
 
 
 def chosen(*blocks: str, named: bool = False, taken: dict[tuple[str, str], str] | None = None) -> Any:
@@ -222,6 +241,50 @@ def test_two_timers_of_one_service_give_one_job_with_both_cadences() -> None:
         'DB_PASSWORD *** (kept: ***); LEVEL not set (kept: "1"); MORE "2" (kept: not set); '
         "cadence *-*-* 06:00:00 (kept: *-*-* 04:00:00, *-*-* 05:00:00)"
     )
+
+
+def copies(*made: tuple[Carried, str, dict[str, str]]) -> tuple[str, ...]:
+    """Return what is said of the copies of one job: its service, the text of its timer, and properties of that."""
+    managers = (SYSTEM, USER)
+    return import_jobs.draft(
+        [candidate("a.timer", manager=where, **shows) for where, (_, _, shows) in zip(managers, made, strict=True)],
+        [carried for carried, _, _ in made],
+        [{"a.timer": settings(text)} for _, text, _ in made],
+        lambda _: None,
+        owners=[None, None],
+        host_zone="UTC",
+        default_zone="UTC",
+    ).warnings
+
+
+def test_copies_that_differ_in_what_is_not_carried_are_told_apart() -> None:
+    def of(runs_as: str, text: str) -> Carried:
+        left = {each: f"{each.key}={each.value}" for each in settings(text)}
+        return Carried({"command": ["/bin/a"]}, (), (), runs_as, left)
+
+    due = {"TimersCalendar": calendars("*-*-* 04:00:00")}
+    one = (of("root", "[Service]\nMemoryMax=1G\nUMask=0077\n"), "", due)
+    assert copies(one, one) == ()
+    other = of("ann", "[Service]\nMemoryMax=2G\nUMask=0077\n[Unit]\nConditionPathExists=/x\n")
+    said = copies(one, (other, "[Timer]\nRemainAfterElapse=no\n", {**due, "AccuracyUSec": "1s", "WakeSystem": "yes"}))
+    assert said == (
+        (
+            "a.timer (user) differs from a.timer (system): user ann (kept: root); "
+            "cadence *-*-* 04:00:00, AccuracySec=1s, WakeSystem=yes (kept: *-*-* 04:00:00); "
+            "not carried of it: MemoryMax=2G, ConditionPathExists=/x, RemainAfterElapse=no; of the other: MemoryMax=1G"
+        ),
+    )
+    secrets = settings("[Service]\nSetCredential=a:1\nSetCredential=a:2\n")
+    hidden = [Carried({"command": ["/bin/a"]}, (), (), "root", {each: "SetCredential=***"}) for each in secrets]
+    (said_of_secrets,) = copies((hidden[0], "", due), (hidden[1], "", due))
+    assert said_of_secrets.endswith("not carried of it: SetCredential=***; of the other: SetCredential=***")
+
+
+@pytest.mark.parametrize("setting", ["Requires", "BindsTo", "Wants", "Upholds"])
+def test_whatever_starts_the_service_with_its_timer_is_said(setting: str) -> None:
+    answer = units(shown("a.timer", **{setting: "b.service a.service"}), shown("a.service"))
+    said = list(surprises([Candidate(answer.timers["a.timer"], answer.services["a.service"], answer)]))
+    assert said == [f"a.timer (system) {setting}= its service: starting the timer starts the job at once"]
 
 
 def test_what_an_operator_should_know_of_the_units_is_said() -> None:

@@ -155,6 +155,13 @@ def test_findings_of_the_zoo_without_a_catalog() -> None:
     assert "missing-timer" not in found
 
 
+@pytest.mark.parametrize("setting", ["Requires", "BindsTo", "Wants", "Upholds"])
+def test_whatever_starts_the_job_with_its_timer_is_told(setting: str) -> None:
+    found = said([], heard(units(pair("a", timer=f"{setting}=b.service a.service\n"))))
+    assert found["starts-job"] == [f"a.timer (system) has {setting}= on its service: starting the timer starts the job"]
+    assert "starts-job" not in said([], heard(units(pair("a", timer=f"{setting}=b.service\n"))))
+
+
 def test_a_timer_that_is_off_and_in_no_job_is_nobodys_trouble() -> None:
     text = "Id=a.timer\nLoadState=loaded\nActiveState=inactive\nUnitFileState=disabled\nRequires=a.service\n"
     assert said([], heard(units(text))) == {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchctl.adapters import local_stack
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.core.host_settings import SERVER_ONLY
 from orchctl.core.installation import AUTH_SERVER, DATABASE, DATABASES
+from orchctl.errors import GateRefused
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         def __init__(self, *_: object, env: dict[str, str], **__: Any) -> None:
             found.append(env)
 
-    monkeypatch.setattr(local_stack.subprocess, "Popen", Started)
+    monkeypatch.setattr(subprocess, "Popen", Started)
     return found
 
 
@@ -42,3 +44,19 @@ def test_the_server_s_database_is_the_stack_s_own_and_a_worker_gets_none(
     assert server[AUTH_SERVER] == shell[AUTH_SERVER]
     assert not set(SERVER_ONLY) & set(worker)
     assert worker["PATH"] == server["PATH"] == "/usr/bin"
+
+
+def test_what_another_host_has_started_in_the_same_state_directory_is_not_started_again(
+    tmp_path: Path, started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = LocalStack(tmp_path, {"PATH": "/usr/bin"})
+    url = stack.start_server(0)
+    stack.start_worker("local", url, limit=3)
+    stack.start_worker("local", url, limit=3)
+    monkeypatch.setattr(socket, "gethostname", lambda: "second")
+    with pytest.raises(GateRefused, match=r"server of .* was started on "):
+        stack.start_server(0)
+    with pytest.raises(GateRefused, match=r"worker-local of .* was started on "):
+        stack.start_worker("local", url, limit=3)
+    stack.start_worker("other", url, limit=3)
+    assert len(started) == 4

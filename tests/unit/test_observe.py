@@ -47,7 +47,13 @@ def unit(cls: type[Any], **fields: Any) -> Any:
 
 
 def timer(manager: Manager = SYSTEM, **fields: Any) -> Timer:
-    given = {"calendars": ("*-*-* *:0/5:00",), "monotonic": (), "accuracy_s": 1.0, "random_delay_s": 30.0}
+    given = {
+        "calendars": ("*-*-* *:0/5:00",),
+        "monotonic": (),
+        "accuracy_s": 1.0,
+        "random_delay_s": 30.0,
+        "random_offset_s": 0.0,
+    }
     given |= {"name": "old.timer", "manager": manager, "unit": "old.service", "active": "active", **fields}
     return unit(Timer, **given)  # type: ignore[no-any-return]
 

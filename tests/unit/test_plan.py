@@ -136,6 +136,8 @@ def test_any_state_becomes_what_the_catalog_says(before: Catalog, after: Catalog
     # A deployment that lost its job *and* its tag cannot be found.
     marked = {each.name for each in server.by_id.values() if TAG in each.tags and LABEL_CATALOG in each.labels}
     assert marked == set(after.jobs)
+    # Also where no deployment names it: what looks on from outside goes by the catalog that was applied.
+    assert someone.applied.read(after.digest) == after
 
 
 @given(before=catalogs(), after=catalogs(), acts=hands())

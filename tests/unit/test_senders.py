@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 import receivers
+from orchctl.adapters.authorities import Authorities, NoAuthority
 from orchctl.adapters.local_stack import free_port
 from orchctl.adapters.senders import Senders
 from orchctl.core.alerts import EVENTS, Channel, Event, Message, Secret
 from orchctl.core.deliveries import Answer, Letter
-from receivers import PASSWORD, USER, Http, Mail
+from receivers import PASSWORD, USER, Http, Mail, text_of
 
 NOW = datetime(2025, 12, 19, 12, 0, tzinfo=UTC)
 TOKEN = "T0KEN-aBcDeF/XyZ123456789"
@@ -56,10 +56,6 @@ def email(mail: Mail, certificate: Path | None, **fields: object) -> Channel:
     login = {"username": USER, "password": Secret(env="PASSWORD"), "security": "starttls"}
     ca_file = {"ca_file": str(certificate)} if certificate is not None else {}
     return Channel("c", "email", **{**plain, **login, **ca_file, **fields})  # type: ignore[arg-type]
-
-
-def text_of(mail: EmailMessage) -> str:
-    return str(mail.get_content()).replace("\r\n", "\n").strip()
 
 
 def send(channel: Channel, by: Senders, *, within_s: float = WITHIN_S) -> Answer:
@@ -160,6 +156,21 @@ def test_tls_is_verified_and_a_refusal_is_final(certificate: Path) -> None:
         assert send(replace(channel, ca_file="/nowhere.pem"), by).said == (
             "the certificates in /nowhere.pem cannot be read: No such file or directory"
         )
+
+
+def test_authorities_are_read_once_and_anew_where_their_file_has_changed(certificate: Path, tmp_path: Path) -> None:
+    authorities, own = Authorities(), tmp_path / "ca.pem"
+    own.write_bytes(certificate.read_bytes())
+    first = authorities.of(str(own))
+    assert authorities.of(str(own)) is first
+    assert authorities.of(None) is not first
+    assert authorities.of(None) is authorities.of(None)
+    assert authorities.of(str(own)) is first
+    own.write_text("# no longer any")
+    with pytest.raises(NoAuthority):
+        authorities.of(str(own))
+    receivers.certificate(tmp_path).rename(own)
+    assert authorities.of(str(own)) is not first
 
 
 def test_plain_http_where_tls_is_asked_for_is_final(http: Http) -> None:

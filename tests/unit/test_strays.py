@@ -89,6 +89,12 @@ class Applied:
     def write(self, catalog: Catalog) -> Path:
         raise NotImplementedError
 
+    def state_id(self) -> str | None:
+        raise NotImplementedError
+
+    def make_state_id(self) -> str:
+        raise NotImplementedError
+
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:

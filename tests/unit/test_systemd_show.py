@@ -122,8 +122,8 @@ def test_what_timers_are(units: Units) -> None:
     assert timer(units, "at@one").unit == "zoo-at@one.service"
     assert timer(units, "stale").needs_reload
     assert not timer(units, "plain").needs_reload
-    assert timer(units, "pulls").starts_when_started
-    assert not timer(units, "plain").starts_when_started
+    assert timer(units, "pulls").pulls_by == "Requires"
+    assert timer(units, "plain").pulls_by is None
     assert timer(units, "target").unit == "zoo.target"
     assert units.others["zoo.target"] == "loaded"
     assert timer(units, "half-bad").calendars == ("*-*-* 10:00:00",)
@@ -310,6 +310,12 @@ def test_what_a_newer_version_knows_is_passed_over() -> None:
     assert units.timers["a.timer"].unit == "b.service"
     assert units.services["b.service"].nice == 3
     assert units.services["b.service"].manager == Manager("user")
+
+
+def test_an_offset_that_systemd_258_adds_counts_for_the_tolerance() -> None:
+    text = "Id=a.timer\nRandomizedDelayUSec=30s\nRandomizedOffsetUSec=1h\nAccuracyUSec=1min\n"
+    one = units_of(text, SYSTEM).timers["a.timer"]
+    assert (one.random_offset_s, one.tolerance_s) == (3600.0, 3690.0)
 
 
 def test_what_an_older_version_does_not_know_is_its_default() -> None:

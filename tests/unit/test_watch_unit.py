@@ -81,7 +81,8 @@ def write(root: Path, **texts: str) -> None:
 
 
 def test_the_catalog_that_was_applied_counts(app: App, tmp_path: Path) -> None:
-    assert wired.in_force(app, None).catalog is None
+    never = wired.in_force(app, None)
+    assert (never.catalog, never.name) == (None, app.catalog.name)
     first = app.catalog
     app.applied.write(first)
     assert wired.in_force(app, None).catalog == first
@@ -92,10 +93,12 @@ def test_the_catalog_that_was_applied_counts(app: App, tmp_path: Path) -> None:
     write(tmp_path, jobs="version = 1\nnonsense")
     broken = wired.in_force(fresh(tmp_path), first.digest)
     assert broken.catalog == first, "the one that was in force last"
+    assert broken.name == first.name
     assert "jobs.toml" in str(broken.problem)
     for path in (tmp_path / "state" / "applied").iterdir():
         path.write_text("{}")
-    assert wired.in_force(fresh(tmp_path), first.digest).catalog is None
+    lost = wired.in_force(fresh(tmp_path), first.digest)
+    assert (lost.catalog, lost.name) == (None, "default")
 
 
 def test_an_alerts_toml_that_is_not_valid_leaves_the_last_one_that_was(app: App, tmp_path: Path) -> None:

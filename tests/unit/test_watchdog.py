@@ -224,8 +224,8 @@ def test_what_was_not_delivered_is_sent_again_with_the_same_id(host: Host) -> No
     look = host.look()
     assert look.undelivered
     assert look.waiting == 1
-    assert not host.store.last()["ops"].ok
-    assert host.store.last()["ops"].waiting == 1
+    assert not host.store.last("tests")["ops"].ok
+    assert host.store.last("tests")["ops"].waiting == 1
     host.look(after=timedelta(seconds=50))
     assert len(host.post.sent) == 1, "not before it is due"
     host.post.answers.clear()
@@ -233,7 +233,7 @@ def test_what_was_not_delivered_is_sent_again_with_the_same_id(host: Host) -> No
     assert not look.undelivered
     assert look.waiting == 0
     assert {letter.id for letter in host.post.sent} == {"id-0"}
-    assert host.store.last()["ops"].ok
+    assert host.store.last("tests")["ops"].ok
     assert host.look().sent == ()
 
 
@@ -271,8 +271,8 @@ def test_a_dry_look_sends_and_remembers_nothing(host: Host) -> None:
 
 
 def test_a_test_is_sent_and_what_came_of_it_is_kept(host: Host) -> None:
-    sending = watchdog.Sending(ALERTS, host.post, host.store, "box", lambda: "id")
+    sending = watchdog.Sending("tests", ALERTS, host.post, host.store, "box", lambda: "id")
     (sent,) = watchdog.send_test(sending, ["ops"], at=NOW)
     assert sent.answer.ok
     assert sent.subject == "[orchctl] this is a test, and it arrived on box"
-    assert host.store.last()["ops"].ok
+    assert host.store.last("tests")["ops"].ok

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchctl.adapters import files
+from orchctl.adapters import files, state_id
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.core.catalog import Catalog
 from orchctl.errors import StateBroken
@@ -25,6 +25,7 @@ class AppliedCatalogs:
     """
 
     def __init__(self, state_dir: Path, *, trust: int | None = None) -> None:
+        self._state_dir = state_dir
         self._folder = StateFolder(state_dir, "applied")
         self._trust = trust
 
@@ -62,3 +63,11 @@ class AppliedCatalogs:
         name = f"{catalog.digest.removeprefix('sha256:')}.json"
         self._folder.write(name, catalog.to_json())
         return self._folder.path(name)
+
+    def state_id(self) -> str | None:
+        """Return the id of the state directory, None where it has none yet. Raises StateBroken."""
+        return state_id.read(self._state_dir)
+
+    def make_state_id(self) -> str:
+        """Return the id of the state directory, which is given one where it has none. Repeatable."""
+        return state_id.make(self._state_dir)

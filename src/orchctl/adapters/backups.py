@@ -183,12 +183,11 @@ class Shelf:
         found.sort(key=lambda path: (not path.startswith("database/"), path))
         return backup_archive.members_of(staging, found)
 
-    @staticmethod
-    def put(folder: Path, manifest: Manifest, staging: Path) -> Archive:
+    def put(self, folder: Path, manifest: Manifest, staging: Path) -> Archive:
         """Make the archive, read all of it again, and give it its name. Raises OrchctlError, BackupBroken."""
         made = staging / "archive.tmp"
         backup_archive.write(made, manifest, staging)
-        backup_archive.check(made)
+        backup_archive.check(made, trust=self._trust)
         number = 0
         while True:
             path = folder / backup.archive_name(manifest.hostname, manifest.created_at, number)

@@ -7,14 +7,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from orchctl.adapters import files
 from orchctl.adapters.state_folder import StateFolder
-from orchctl.core.names import format_instant, is_run_id, slot_name
+from orchctl.core.names import format_instant, is_name, is_run_id, parse_slot_name, slot_name
 from orchctl.errors import NotAllowed, StateBroken
 
 _GOODBYE_S = 15.0
@@ -30,8 +30,21 @@ class Claim:
     ours: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OldClaims:
+    """Claims of a job that are old enough to go, by slot (UTC), oldest first, and what they hold in all."""
+
+    slots: tuple[datetime, ...]
+    size_bytes: int
+
+
 class Claims:
-    """Slots that were taken, one file each, created exclusively: whoever creates it runs the slot."""
+    """Slots that were taken, one file each, created exclusively: whoever creates it runs the slot.
+
+    Claims that are old go at last (`forget`). Before the first of them does, `slots/<job>.forgotten/<slot>` says up to
+    which slot, and no slot up to there is anybody's to run ever again. So a claim that is gone lets no slot run twice:
+    who creates one where it was creates it after it went, and so looks for that mark after it was written.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -39,14 +52,19 @@ class Claims:
     def take(self, job: str, slot: datetime, *, run_id: str, flow_run_id: str, at: datetime) -> Claim:
         """Claim (`job`, `slot`) for a flow run, or say who has it. Repeatable by the same flow run.
 
-        Raises StateBroken where the claim that is there cannot be read: the slot is then nobody's to run.
+        Raises StateBroken where the claim that is there cannot be read, or one that was there may have been forgotten:
+        the slot is then nobody's to run.
         """
         content = {"run_id": run_id, "flow_run_id": flow_run_id, "at": format_instant(at)}
         if self._folder(job).create(_name(slot), content):
+            self._refuse_forgotten(job, slot)
             return Claim(run_id, flow_run_id, ours=True)
         held = self.read(job, slot)
         if held is None:
             raise StateBroken(f"the claim {self._folder(job).path(_name(slot))} came and went")
+        if held[1] == flow_run_id:
+            # An earlier attempt may have been killed after it had made the claim and before it looked for the mark.
+            self._refuse_forgotten(job, slot)
         return Claim(held[0], held[1], ours=held[1] == flow_run_id)
 
     def read(self, job: str, slot: datetime) -> tuple[str, str] | None:
@@ -61,6 +79,60 @@ class Claims:
         ):
             raise StateBroken(f"{self._folder(job).path(_name(slot))} is not a claim")
         return data["run_id"], data["flow_run_id"]
+
+    def jobs(self) -> tuple[str, ...]:
+        """Return the jobs that have claims, also those that the catalog has no more."""
+        return tuple(name for name in StateFolder(self._state_dir, "slots").names() if is_name(name))
+
+    def old(self, job: str, before: datetime) -> OldClaims:
+        """Return the claims on slots before an instant, without that on the job's newest slot."""
+        found: dict[datetime, int] = {}
+        folder = self._folder(job)
+        for name in folder.names():
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found[parse_slot_name(name.removesuffix(".json"))] = folder.path(name).lstat().st_size
+        newest = max(found, default=before)
+        slots = tuple(sorted(slot for slot in found if slot < min(before, newest)))
+        return OldClaims(slots, sum(found[slot] for slot in slots))
+
+    def forget(self, job: str, slots: Sequence[datetime]) -> None:
+        """Remove claims, once it is on the disk that no slot up to the last of them may be taken again. Repeatable."""
+        if not slots:
+            return
+        marks, known, last = self._forgotten(job), self._marks(job), max(slots)
+        marks.create(slot_name(last), {"forgotten_up_to": format_instant(last)})
+        for each in known:
+            # Not the other way round: for an instant there would be none.
+            if each < max(last, *known):
+                marks.remove(slot_name(each))
+        folder = self._folder(job)
+        try:
+            for slot in slots:
+                folder.path(_name(slot)).unlink(missing_ok=True)
+        except OSError as error:
+            raise NotAllowed(f"cannot remove {error.filename}: {error.strerror}", hint="see who owns it") from error
+
+    def _refuse_forgotten(self, job: str, slot: datetime) -> None:
+        """Raise StateBroken, with the claim taken back, for a slot whose first claim may have been forgotten."""
+        if any(slot <= each for each in self._marks(job)):
+            self._folder(job).remove(_name(slot))
+            raise StateBroken(
+                f"whether the slot {format_instant(slot)} of {job} has run is not known any more",
+                hint="its claim may have been pruned (`orchctl host prune`); `orchctl run` runs the job for no slot",
+            )
+
+    def _marks(self, job: str) -> list[datetime]:
+        folder = self._forgotten(job)
+        try:
+            return [parse_slot_name(name) for name in folder.names()]
+        except ValueError as error:
+            raise StateBroken(
+                f"{folder.path('')}: {error}", hint="look at it, and remove what is not a slot"
+            ) from error
+
+    def _forgotten(self, job: str) -> StateFolder:
+        # Below slots/, where a restore adds what this host has to what the archive has; no job's name holds a dot.
+        return StateFolder(self._state_dir, f"slots/{job}.forgotten")
 
     def _folder(self, job: str) -> StateFolder:
         return StateFolder(self._state_dir, f"slots/{job}")

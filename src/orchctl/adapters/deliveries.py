@@ -94,13 +94,15 @@ class Deliveries:
 
     def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
         """Write how a channel answered; return why that failed. `waiting`: how many messages still wait for it."""
-        before = None
+        folder, before = self._last(catalog), None
         with contextlib.suppress(StateBroken):
-            before = self.last(catalog).get(channel)
+            before = _parsed(folder, f"{channel}.json", Delivery.from_json) or _parsed(
+                self._before, f"{channel}.json", Delivery.from_json
+            )
         ok_at = at if answer.ok else before.ok_at if before is not None else None
         delivery = Delivery(channel, at, answer.ok, answer.said, ok_at, waiting)
         try:
-            self._last(catalog).write(f"{channel}.json", delivery.to_json())
+            folder.write(f"{channel}.json", delivery.to_json())
             self._before.remove(f"{channel}.json")
         except (OrchctlError, OSError) as error:
             return str(error)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from orchctl.adapters import accounts
 from orchctl.core.doctor_facts import Disk, FileFacts, Sampled, Who
+from orchctl.core.doctor_hosts import Mount, mount_of
 from orchctl.errors import NotAllowed, OrchctlError
 
 MOST_FILES = 4_000
@@ -68,6 +69,15 @@ def sample(root: str, *, clock: Callable[[], float] = time.monotonic) -> Sampled
             if facts.is_folder:
                 left.append(path)
     return Sampled(root, tuple(found), whole, unread)
+
+
+def mount(path: str) -> Mount | None:
+    """Return the file system that holds `path`, or would; None where the kernel does not say."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            return mount_of(file.read(), os.path.realpath(path))
+    except OSError:
+        return None
 
 
 def disk(path: str) -> Disk:

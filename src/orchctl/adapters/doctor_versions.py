@@ -25,7 +25,7 @@ def requirements(python: str | None = None, *, folders: Sequence[str] | None = N
         from packaging.requirements import Requirement as Wanted
     except ImportError as error:
         raise OrchctlError("nothing here compares versions", hint="pip install packaging") from error
-    where = folders if folders is not None else None if python in {None, sys.executable} else _folders(python or "")
+    where = folders if folders is not None else None if python in {None, sys.executable} else folders_of(python or "")
     ours = _distribution(_OURS, where)
     if ours is None:
         raise OrchctlError(
@@ -64,7 +64,7 @@ def _distribution(name: str, folders: Sequence[str] | None) -> Distribution | No
     return next(iter(importlib.metadata.distributions(name=name, path=list(folders))), None)
 
 
-def _folders(python: str) -> list[str]:
+def folders_of(python: str) -> list[str]:
     """Return where the packages of an interpreter are: those of its environment, which is not asked itself."""
     environment = os.path.dirname(os.path.dirname(python))
     return sorted(glob.glob(os.path.join(glob.escape(environment), "lib*", "python3*", "site-packages")))

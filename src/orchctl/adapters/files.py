@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 
 from orchctl.adapters import belief
 from orchctl.errors import NotAllowed, OrchctlError, StateBroken
+
+_TURN_S = 1.0
 
 
 def dump(data: object) -> bytes:
@@ -190,6 +193,7 @@ def append_line(path: Path, line: bytes, *, durable: bool = False) -> None:
     with _mapped(path):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            _in_turn(descriptor)
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line
@@ -200,6 +204,23 @@ def append_line(path: Path, line: bytes, *, durable: bool = False) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _in_turn(descriptor: int) -> None:
+    """Wait for others who append: on a network file system two hosts that do at once overwrite each other's lines.
+
+    Nobody is waited for longer than a second: a writer may have been frozen. The lock goes when the file is closed.
+    """
+    deadline = time.monotonic() + _TURN_S
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:
+            return  # a file system without locks
+        else:
+            return
 
 
 def read_json(path: Path, *, trust: int | None = None) -> Any | None:

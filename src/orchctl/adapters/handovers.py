@@ -8,13 +8,14 @@ ended, which `recover` removes.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.core import handover_journal as journal
 from orchctl.core.handover_journal import Handover, Opened, Outcome, Record
-from orchctl.core.names import is_name, is_run_id
+from orchctl.core.names import is_name, is_run_id, run_instant
 from orchctl.errors import StateBroken
 
 
@@ -55,6 +56,34 @@ class Handovers:
         if found.opened.id != id:
             raise StateBroken(f"the journal {self._journals.path(f'{id}.jsonl')} is that of {found.opened.id}")
         return found
+
+    def ended(self, before: datetime) -> tuple[Handover, ...]:
+        """Return the handovers that began before an instant and have ended, oldest first; unreadable ones are not told.
+
+        Not those that a job's mark names as its last, or as unfinished.
+        """
+        marked = {self._marked(folder, job) for folder in (self._open, self._last) for job in folder.names()}
+        found = []
+        for name in self._journals.names():
+            id = name.removesuffix(".jsonl")  # noqa: A001 - the word of the domain
+            with contextlib.suppress(StateBroken, ValueError):
+                if not is_run_id(id) or id in marked or run_instant(id) >= before:
+                    continue
+                one = self.read(id)
+                if one is not None and one.outcome is not None:
+                    found.append(one)
+        return tuple(found)
+
+    def size(self, id: str) -> int:  # noqa: A002
+        """Return the bytes of a journal, 0 where it is gone."""
+        try:
+            return self._journals.path(f"{id}.jsonl").stat().st_size
+        except OSError:
+            return 0
+
+    def remove(self, id: str) -> None:  # noqa: A002
+        """Remove a journal that no mark names. Repeatable."""
+        self._journals.remove(f"{id}.jsonl")
 
     def begin(self, opened: Opened) -> None:
         """Write a journal's first line, then its mark."""

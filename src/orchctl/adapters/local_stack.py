@@ -54,8 +54,9 @@ class LocalStack:
 
         `database` is the URL of another database than this stack's own; without `services` it only answers, and
         schedules and marks nothing. Returns at once: whether it serves is seen by asking it.
-        Raises GateRefused where the port is taken.
+        Raises GateRefused where the port is taken, or the state directory is another host's.
         """
+        self._refuse_another_host_s(SERVER)
         port = free_port() if port == 0 else port
         if not is_free(port):
             raise GateRefused(
@@ -77,8 +78,10 @@ class LocalStack:
     def start_worker(self, pool: str, api_url: str, *, limit: int) -> None:
         """Start a worker for a pool that runs at most `limit` flow runs at a time.
 
-        Returns at once: whether it polls is seen in the API, under the name `worker_name`.
+        Returns at once: whether it polls is seen in the API, under the name `worker_name`. Raises GateRefused where the
+        state directory is another host's.
         """
+        self._refuse_another_host_s(f"{_WORKER}{pool}")
         argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
         argv += ["--name", self.worker_name(pool), "--limit", str(limit)]
         settings = {**host_settings.WORKER, API_URL: api_url, "ORCHCTL_STATE_DIR": str(self._state_dir)}
@@ -88,6 +91,17 @@ class LocalStack:
     def worker_name(pool: str) -> str:
         """Return the name under which this host's worker of a pool polls."""
         return f"{socket.gethostname()}-{pool}"
+
+    def _refuse_another_host_s(self, name: str) -> None:
+        """Raise GateRefused where another host has started this: it may run there, on the same database."""
+        path = self._record(name)
+        record = files.read_json(path, trust=self._trust)
+        there = record.get("hostname") if isinstance(record, dict) else None
+        if there not in {None, socket.gethostname()}:
+            raise GateRefused(
+                f"{name} of {self._state_dir} was started on {there}, and may run there",
+                hint=f"give this host a state directory of its own: --state-dir DIR; if it was renamed, remove {path}",
+            )
 
     def _home(self) -> Path:
         return self._state_dir / "prefect"
@@ -117,7 +131,8 @@ class LocalStack:
                 raise OrchctlError(f"cannot start {name}: {error.strerror}") from error
         self._children[name] = process
         started = host_facts.started_ticks(process.pid)
-        record = {"pid": process.pid, "pid_started": started, "boot_id": host_facts.boot_id(), **facts}
+        place = {"hostname": socket.gethostname(), "boot_id": host_facts.boot_id()}
+        record = {"pid": process.pid, "pid_started": started, **place, **facts}
         files.write_atomic(self._record(name), files.dump(record), mode=0o600)
 
     def stop(self, name: str, *, patience_s: float) -> bool:

@@ -16,10 +16,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from orchctl.adapters import belief, files, host_facts
+from orchctl.adapters import belief, files, host_facts, run_logs
 from orchctl.core.manifest import Run, Skipped, fold, is_step, place_of, run_of_event, run_of_manifest
 from orchctl.core.names import is_dotted_name, run_instant
-from orchctl.errors import NotAllowed, NotBelieved, OrchctlError
+from orchctl.errors import NotBelieved, OrchctlError
 
 MANIFEST = "manifest.json"
 _FOLDER_MODE = 0o755
@@ -167,7 +167,7 @@ class Manifests:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise run_logs.unreadable(folder, error) from error
         for name in names:
             if (data := self._known(folder / name / MANIFEST)) is not None:
                 yield folder / name / MANIFEST, data
@@ -224,36 +224,18 @@ class Manifests:
 
     @staticmethod
     def logs_in(directory: Path) -> list[Path]:
-        """Return the logs in a run's folder, one for each attempt, oldest first."""
-        found = {path: path.stem.removeprefix("attempt-") for path in directory.glob("attempt-*.log")}
-        return sorted((path for path, number in found.items() if number.isdecimal()), key=lambda path: int(found[path]))
+        """Return the logs in a run's folder, one for each attempt, oldest first. See `run_logs`."""
+        return run_logs.logs_in(directory)
 
     @staticmethod
-    def read_log(path: Path, offset: int) -> bytes:
-        """Return up to 1 MiB of a log from `offset` on; empty at its end, or where it is not there yet."""
-        try:
-            # A log is a file that a run made there: a link or a pipe in its place is neither followed nor waited for.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
-                file.seek(offset)
-                return file.read(1 << 20)
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    def read_log(path: Path, offset: int) -> Iterator[bytes]:
+        """Return what there is of a log from `offset` on, in parts; nothing where it is not there yet."""
+        return run_logs.read(path, offset)
 
     @staticmethod
     def log_end(path: Path, most: int) -> bytes | None:
         """Return the last bytes of a log, `most` of them at most; None where it is not there. Raises OrchctlError."""
-        try:
-            # Not through a link: the end of what it leads to would stand in a manifest or a message.
-            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-                return file.read(most)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        return run_logs.end(path, most)
 
     def _assets(self) -> list[str]:
         try:
@@ -277,7 +259,7 @@ class Manifests:
             return self._load(path)
         except ValueError as error:
             if isinstance(error.__cause__, OSError):
-                raise _unreadable(path, error.__cause__) from error.__cause__
+                raise run_logs.unreadable(path, error.__cause__) from error.__cause__
             return None
 
     def _load(self, path: Path) -> dict[str, Any] | None:
@@ -315,13 +297,6 @@ def _as_it_is(step: dict[str, Any]) -> dict[str, Any]:
     if place is None or not host_facts.is_gone(place):
         return step
     return {**step, "status": "crashed", "reason": "the process is gone and left no result"}
-
-
-def _unreadable(path: Path, error: OSError) -> OrchctlError:
-    said = f"{path} cannot be read: {error.strerror}"
-    if isinstance(error, PermissionError):
-        return NotAllowed(said, hint="see who owns it, and its mode")
-    return OrchctlError(said, hint="see the file system and the kernel's log")
 
 
 def _short(error: BaseException) -> str:

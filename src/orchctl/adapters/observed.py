@@ -41,8 +41,9 @@ class Observed:
         _once_more(lambda: self._write(job, content))
 
     def _write(self, job: str, content: bytes) -> None:
-        files.make_directory(self._directory, mode=0o700)
-        files.write_atomic(self._directory / f"{job}.json", content, mode=0o600)
+        files.make_private(self._directory)
+        owner = files.heir(self._directory)
+        files.write_together([files.Content(self._directory / f"{job}.json", content, 0o600, owner=owner)])
 
     @contextlib.contextmanager
     def alone(self, job: str, *, patience_s: float) -> Iterator[bool]:

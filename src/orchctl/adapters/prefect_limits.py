@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from orchctl.adapters import prefect_parse as parsing
-from orchctl.adapters.prefect_http import PAGE, PrefectHttp
+from orchctl.adapters.prefect_history import PrefectHistory
+from orchctl.adapters.prefect_http import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class PrefectLimits(PrefectHttp):
+class PrefectLimits(PrefectHistory):
     """Global concurrency limits and work queues. Names are those of the catalog: none holds a slash."""
 
     def limits(self) -> tuple[RemoteLimit, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchctl.adapters import alert_secrets
+from orchctl.adapters.authorities import Authorities, NoAuthority
 from orchctl.core.alerts import Channel, Message, Secret
 from orchctl.core.deliveries import Answer, Letter
 from orchctl.core.mask import Masker
@@ -62,6 +63,7 @@ class Senders:
         self._environment = environment
         self._sleep = sleep
         self._jitter = jitter
+        self._web, self._mail = Authorities(), Authorities()
 
     def send_all(
         self, letters: Mapping[str, Sequence[Letter]], channels: Mapping[str, Channel], *, within_s: float
@@ -158,8 +160,6 @@ class Senders:
     ) -> _Try:
         import httpx
 
-        from orchctl.adapters import smtp
-
         # identity: a small answer must not unfold to a large one.
         headers = {
             "User-Agent": "orchctl",
@@ -169,7 +169,7 @@ class Senders:
         try:
             parts = urlsplit(address)
             far = parts.hostname not in {"127.0.0.1", "::1", "localhost"}
-            trust = smtp.trusting(ca_file) if parts.scheme == "https" else _nobody()
+            trust = self._web.of(ca_file) if parts.scheme == "https" else _nobody()
             with (
                 httpx.Client(timeout=timeout, verify=trust, trust_env=far) as client,
                 client.stream(method, address, content=content, headers=headers) as answer,
@@ -179,7 +179,7 @@ class Senders:
                     body += chunk
                     if len(body) >= _READ_MOST:
                         break
-        except smtp.NoAuthority as error:
+        except NoAuthority as error:
             return _Try(False, str(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return _lost(error, timeout)
@@ -198,7 +198,8 @@ class Senders:
         masker = Masker(_login_parts(channel.username, password))
 
         def call(left: float) -> _Try:
-            sent = smtp.send(channel, letter, password=password, timeout=min(float(channel.timeout), left))
+            timeout = min(float(channel.timeout), left)
+            sent = smtp.send(channel, letter, trust=self._mail, password=password, timeout=timeout)
             return _Try(sent.ok, _shown(sent.said, masker.mask), again=sent.again)
 
         return self._repeated(call, within_s)

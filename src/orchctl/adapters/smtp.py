@@ -12,14 +12,11 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 
+from orchctl.adapters.authorities import Authorities, NoAuthority
 from orchctl.core.alerts import Channel
 from orchctl.core.deliveries import Letter
 
 GOODBYE_S = 1.0
-
-
-class NoAuthority(ValueError):
-    """The file of a channel's authorities cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +28,12 @@ class Sent:
     again: bool = False
 
 
-def send(channel: Channel, letter: Letter, *, password: str | None, timeout: float) -> Sent:
+def send(channel: Channel, letter: Letter, *, trust: Authorities, password: str | None, timeout: float) -> Sent:
     """Send a letter once; `timeout` is seconds for each answer of the server. Never raises, never falls back to less
     security than the channel asks for.
     """
     try:
-        return _sent(channel, letter, password, timeout)
+        return _sent(channel, letter, trust, password, timeout)
     except ssl.SSLError as error:  # first: one that does not verify is a ValueError too
         why = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
         return Sent(False, f"TLS was refused: {why}")
@@ -70,8 +67,8 @@ def _refused(error: Exception) -> Sent:
     return sent
 
 
-def _sent(channel: Channel, letter: Letter, password: str | None, timeout: float) -> Sent:
-    context = trusting(channel.ca_file)
+def _sent(channel: Channel, letter: Letter, trust: Authorities, password: str | None, timeout: float) -> Sent:
+    context = trust.of(channel.ca_file) if channel.security != "none" else None
     # Our own name: what smtplib would find out by itself asks the resolver, which may take long.
     name = socket.gethostname()
     if channel.security == "tls":
@@ -92,17 +89,6 @@ def _sent(channel: Channel, letter: Letter, password: str | None, timeout: float
                 server.quit()
         server.close()
     return Sent(True, f"250 taken, but not for {_recipients(refused)}" if refused else "250 taken")
-
-
-def trusting(ca_file: str | None) -> ssl.SSLContext:
-    """Return what verifies a server: the authorities of the system, and those of a file. Raises NoAuthority."""
-    context = ssl.create_default_context()
-    try:
-        if ca_file is not None:
-            context.load_verify_locations(ca_file)
-    except OSError as error:
-        raise NoAuthority(f"the certificates in {ca_file} cannot be read: {error.strerror or 'not PEM'}") from error
-    return context
 
 
 def _mail(channel: Channel, letter: Letter) -> EmailMessage:

@@ -25,6 +25,8 @@ from orchctl.cli import (
     handover,
     host,
     host_backup,
+    host_prune,
+    host_upgrade,
     import_cron,
     importing,
     legacy,
@@ -38,6 +40,7 @@ from orchctl.cli import (
     watchdog,
 )
 from orchctl.errors import ExitCode, Interrupted, OrchctlError
+from orchctl.wiring.acting import acting
 
 # Options that mean the same everywhere; `main` moves them to the front, so that they may stand anywhere.
 _GLOBAL_FLAGS = frozenset({"--json", "--no-color", "--verbose"})
@@ -97,6 +100,8 @@ alerts.register(app)
 alerts_test.register(alerts.group)
 host.register(app)
 host_backup.register(host.group)
+host_prune.register(host.group)
+host_upgrade.register(host.group)
 importing.register(app)
 legacy.register(app)
 import_cron.register(importing.group)
@@ -147,7 +152,7 @@ def root(
         no_color=no_color,
         verbose=verbose,
     )
-    ctx.obj = wiring.App(settings, environment)
+    ctx.obj = acting(wiring.App(settings, environment))
     if not ctx.meta[_HELP]:
         handover.unfinished_note(ctx.obj, ctx.invoked_subcommand or "")
 

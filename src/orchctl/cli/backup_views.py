@@ -82,7 +82,7 @@ def _held(archive: Archive) -> str:
     manifest = archive.manifest
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in manifest.database.counts.items())
     return (
-        f"of {manifest.hostname}, {render.jsonable(manifest.created_at)}, {_size(archive.size_bytes)}, "
+        f"of {manifest.hostname}, {render.jsonable(manifest.created_at)}, {render.size(archive.size_bytes)}, "
         f"{len(manifest.members)} files, {manifest.database.kind} of Prefect {manifest.prefect}: {counts}"
     )
 
@@ -101,7 +101,3 @@ def _archive_json(archive: Archive) -> dict[str, Any]:
         "files": len(manifest.members),
         "unpacked_bytes": manifest.size_bytes,
     }
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

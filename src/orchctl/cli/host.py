@@ -39,9 +39,7 @@ def up(
     What `host install` installed, where it did; else processes in the background. Where --api-url or PREFECT_API_URL
     names a server, only the worker is started, for that one.
     """
-    from orchctl.wiring import host as wiring
-
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     try:
         with app.exclusive("host up"):
             status = _up_installed(app) if app.installation is not None else _up_in_background(app, port)
@@ -83,7 +81,7 @@ def down(ctx: typer.Context) -> None:
     from orchctl.services import stack
     from orchctl.wiring import host as wiring
 
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     with app.exclusive("host down"):
         its = app.installation
         host = app.stack if its is None else wiring.unit_stack(app, its)
@@ -96,14 +94,17 @@ def status(ctx: typer.Context) -> None:
     """Show whether server and worker run and answer. Exit code 1 where they do not."""
     from orchctl.services import host_install, stack
     from orchctl.wiring import host as wiring
+    from orchctl.wiring import upgrade
 
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     its = app.installation
     host = app.stack if its is None else wiring.unit_stack(app, its)
     pools = app.pools if its is None else tuple(its.pools)
     found = stack.status(host, lambda url: app.connect(url, attempts=1), app.api_url, pools)
     found = found if its is None else host_install.parts(found, host)
     run_views.stack(found, app.settings, command="host status")
+    if (unfinished := upgrade.unfinished(app)) is not None:
+        render.note(f"{unfinished}: `orchctl host upgrade` finishes it, or puts it back")
     if not found.ok:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -118,7 +119,7 @@ def restart(
     from orchctl.wiring import host as wiring
 
     render.check_choice("restart", part, _PARTS)
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     with app.exclusive("host restart"):
         its = app.installation
         if its is None:
@@ -142,7 +143,7 @@ def logs(
     from orchctl.wiring import host as wiring
 
     render.check_choice("logs", part, _PARTS)
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     if app.settings.as_json:
         raise UsageError("host logs is a stream of text", hint="leave --json out")
     its = app.installation
@@ -185,6 +186,10 @@ def install(  # noqa: PLR0917 (options, by name)
         bool | None,
         typer.Option("--server/--no-server", help="Without: only workers, for the server that --api-url names."),
     ] = None,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option("--pool", metavar="POOL", help="A work pool that this host serves; repeatable. [all]"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -195,10 +200,11 @@ def install(  # noqa: PLR0917 (options, by name)
     """
     from orchctl.services import host_install
     from orchctl.wiring import host as wiring
+    from orchctl.wiring.acting import acting
 
     render.check_choice("--scope", scope, ("user", "system"))
-    app = wiring.acting(ctx.obj, user)
-    words = wiring.Words(scope, user, port, database, database_file, server)
+    app = acting(ctx.obj, user)
+    words = wiring.Words(scope, user, port, database, database_file, server, tuple(pools or ()))
     asked = wiring.asked(app, words)
     host = wiring.host(app, wiring.manager_of(asked))
     if dry_run:
@@ -236,7 +242,7 @@ def uninstall(
     from orchctl.services import host_install
     from orchctl.wiring import host as wiring
 
-    app = wiring.acting(ctx.obj)
+    app: App = ctx.obj
     its = app.installation
     if its is not None:
         _say_what_goes(its)

@@ -28,7 +28,9 @@ def shown(report: Report, settings: Settings, *, job: str | None, every: bool, n
             render.note(f"note: {text}")
         for text in report.silent:
             render.note(f"not asked: {text}")
-    errors = [{"code": "not-asked", "message": text, "hint": None} for text in report.silent]
+            if text in report.hints:
+                render.note(f"hint: {report.hints[text]}")
+    errors = [{"code": "not-asked", "message": text, "hint": report.hints.get(text)} for text in report.silent]
     data = _json(report, job=job, no_catalog=no_catalog)
 
     def printed() -> None:
@@ -85,6 +87,7 @@ def _timer_json(timer: Timer) -> dict[str, Any]:
         "persistent": timer.persistent,
         "accuracy_s": timer.accuracy_s,
         "random_delay_s": timer.random_delay_s,
+        "random_offset_s": timer.random_offset_s,
         "fixed_random_delay": timer.fixed_random_delay,
         "fragment": timer.fragment,
         "drop_ins": timer.drop_ins,
@@ -326,11 +329,11 @@ def _timer_details(each: Trigger, timer: Timer, zone: ZoneInfo) -> Iterator[tupl
     for one in timer.monotonic:
         yield "when", f"{one.base}={_span(one.seconds)}"
     delay = f"RandomizedDelaySec={_span(timer.random_delay_s)}" + (" (fixed)" if timer.fixed_random_delay else "")
-    kept = ["Persistent"] if timer.persistent else []
-    yield (
-        "how",
-        ", ".join([*kept, *([delay] if timer.random_delay_s else []), f"AccuracySec={_span(timer.accuracy_s)}"]),
-    )
+    offset = f"RandomizedOffsetSec={_span(timer.random_offset_s)}"
+    how = ["Persistent"] if timer.persistent else []
+    how += [delay] if timer.random_delay_s else []
+    how += [offset] if timer.random_offset_s else []
+    yield "how", ", ".join([*how, f"AccuracySec={_span(timer.accuracy_s)}"])
     yield "last", _instant(timer.last_fire, zone)
     yield "next", _instant(timer.next_fire, zone)
     yield "file", timer.fragment or "-"

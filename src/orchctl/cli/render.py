@@ -122,6 +122,11 @@ def _problem_json(code: str, item: ProblemLike) -> dict[str, Any]:
     }
 
 
+def size(count: int) -> str:
+    """Return bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
 def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
     """Raise UsageError where `value` is not one of `allowed`."""
     if value is not None and value not in allowed:

@@ -117,6 +117,8 @@ def logs(
         render.raw(observe.log_of(tree, found, app.catalog.jobs.get(found.job), app.eyes))
         return
     render.raw(run_logs.chunks(tree, found, step=step, follow=follow, sleep=time.sleep))
+    if (said := run_logs.note(tree, found)) is not None:
+        render.note(said)
 
 
 @group.command()

@@ -51,6 +51,9 @@ def sync(
 def _sync(app: App, jobs: list[str] | None, prune: bool, *, yes: bool) -> None:
     from orchctl.services import sync as service
 
+    if app.catalog.jobs:
+        # Before the plan, which tells Prefect; after the catalog was read, which may be invalid.
+        app.applied.make_state_id()
     proposed = _propose(app, jobs, prune)
     doomed = [change.job for change in proposed.changes if change.action == "delete"]
     if doomed and not proposed.conflicts:

@@ -32,10 +32,13 @@ from orchctl.core.catalog_fields import (
     positive,
 )
 from orchctl.core.catalog_logs import LogsTable
+from orchctl.core.catalog_retention import RetentionTable
 from orchctl.core.catalog_steps import AsOfModes, BackfillTable, PartitionKeys, Steps
 from orchctl.core.contracts import Contracts
 
 VERSION = 1
+UNNAMED = "default"
+"""The name of a catalog that gives itself none."""
 
 
 class TimerTrigger(Table):
@@ -210,7 +213,7 @@ class JobsFile(Table):
 
     version: FormatVersion
     """Version of this format."""
-    name: Name = "default"
+    name: Name = UNNAMED
     """Which catalog this is, where several share one Prefect server: each prunes only its own."""
     defaults: JobTable = JobTable()
     """Values for every job that does not say otherwise."""
@@ -218,6 +221,8 @@ class JobsFile(Table):
     """How many steps may hold each place at a time, over all runs: Prefect's global concurrency limits, by name."""
     logs: LogsTable = LogsTable()
     """Where run logs and events go besides the disk and Prefect."""
+    retention: RetentionTable = RetentionTable()
+    """How long `orchctl host prune` keeps what runs leave."""
     jobs: dict[Name, JobTable] = Field(default_factory=dict)
     """The jobs, by name."""
 
@@ -232,6 +237,8 @@ class Catalog(Table):
     limits: Mapping[str, int] = Field(default_factory=dict)
     contracts: Contracts = Field(default_factory=dict)
     logs: LogsTable = LogsTable()
+    # No run reads it: it is not applied, and a change of it is none of any job.
+    retention: RetentionTable = Field(default=RetentionTable(), exclude=True)
 
     def schedules_of(self, job: Job) -> tuple[Schedule, ...]:
         """Return the cadences of `job`, in the order it names them."""

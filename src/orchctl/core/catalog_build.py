@@ -7,7 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchctl.core import calendar_lines, catalog_contracts, catalog_logs, catalog_rules, catalog_step_rules
+from orchctl.core import (
+    calendar_lines,
+    catalog_contracts,
+    catalog_logs,
+    catalog_retention,
+    catalog_rules,
+    catalog_step_rules,
+)
 from orchctl.core.catalog import Catalog, Job, JobsFile, JobTable, Schedule, SchedulesFile, ScheduleTable
 from orchctl.core.catalog_source import Content, Source, parse, source_of
 from orchctl.core.catalog_words import found_words
@@ -57,6 +64,7 @@ def build(
         limits=dict(sorted(top.limits.items())),
         contracts=dict(sorted((promised or {}).items())),
         logs=top.logs,
+        retention=top.retention,
     )
 
 
@@ -135,6 +143,7 @@ def _jobs_file(
     resolved = _jobs(source, defaults, names)
     jobs = written(source.data, defaults)
     catalog_logs.check(source)
+    catalog_retention.check(source)
     catalog_rules.check(source, schedules, jobs)
     catalog_step_rules.check(source, jobs, contracts)
     return top, resolved

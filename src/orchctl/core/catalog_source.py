@@ -30,6 +30,7 @@ _DEPTHS: Mapping[str | int, int] = {
     "alerts": 1,
     "watchdog": 1,
     "logs": 2,
+    "retention": 1,
 }
 
 

@@ -64,18 +64,16 @@ def delays(source: Source, instants: Sequence[int]) -> list[str]:
 
 
 def _delay(source: Source, timer: Timer) -> str:
-    accuracy = f"AccuracySec={short(timer.accuracy_s)}"
-    random = f"RandomizedDelaySec={short(timer.random_delay_s)}"
-    if not timer.random_delay_s:
-        return (
-            f"systemd may start it up to {short(timer.accuracy_s)} after an instant ({accuracy}); Prefect adds no delay"
-        )
-    if not timer.fixed_random_delay:
-        most = short(timer.tolerance_s)
-        return f"systemd may start it up to {most} after an instant ({random}, {accuracy}); Prefect adds no delay"
+    settings = {"RandomizedDelaySec": timer.random_delay_s, "RandomizedOffsetSec": timer.random_offset_s}
+    named = [f"{name}={short(seconds)}" for name, seconds in settings.items() if seconds]
+    fixed = timer.fixed_random_delay and timer.random_delay_s
+    why = ", ".join([*named, *(["FixedRandomDelay"] if fixed else []), f"AccuracySec={short(timer.accuracy_s)}"])
+    most = short(timer.tolerance_s)
+    if not fixed:
+        return f"systemd may start it up to {most} after an instant ({why}); Prefect adds no delay"
     offset = fixed_offset(source, timer)
-    by = f"about {short(offset)}" if offset is not None else f"always the same time, at most {short(timer.tolerance_s)}"
-    return f"systemd starts it {by} after an instant ({random}, FixedRandomDelay, {accuracy}); Prefect adds no delay"
+    by = f"about {short(offset)}" if offset is not None else f"always the same time, at most {most}"
+    return f"systemd starts it {by} after an instant ({why}); Prefect adds no delay"
 
 
 def fixed_offset(source: Source, timer: Timer) -> float | None:
@@ -83,7 +81,7 @@ def fixed_offset(source: Source, timer: Timer) -> float | None:
     if timer.next_fire is None:
         return None
     try:
-        earliest = timer.next_fire - timedelta(seconds=timer.random_delay_s)
+        earliest = timer.next_fire - timedelta(seconds=timer.random_delay_s + timer.random_offset_s)
         found = cadence.instants(source, earliest, timer.next_fire + timedelta(microseconds=1))
     except ValueError:
         return None
@@ -113,14 +111,20 @@ def monotonic(source: Source) -> list[str]:
     return [_monotonic(each) for each in source.monotonic]
 
 
+def monotonic_start(trigger: Monotonic) -> str:
+    """Return a start without a calendar as the timer has it: `OnUnitActiveSec=5s`; `@reboot` of cron."""
+    return f"{trigger.base}={short(trigger.seconds)}" if trigger.base.startswith("On") else trigger.base
+
+
 def _monotonic(trigger: Monotonic) -> str:
     every = durations.canonical(round(trigger.seconds)) if trigger.seconds >= 1 else None
-    what = trigger.base if every is None else f"{trigger.base}={short(trigger.seconds)}"
+    what = monotonic_start(trigger)
     if trigger.base in {"OnUnitActiveSec", "OnUnitInactiveSec"}:
         counted = "start" if trigger.base == "OnUnitActiveSec" else "end"
         nearest = f'the nearest is `every = "{every}"`, which counts by the clock' if every else "nothing comes near"
         return f"{what} counts from the {counted} of the last run: no instants to compare; {nearest}"
-    return f"{what} starts it after a boot or a login: no schedule does that, and there are no instants to compare"
+    when = "once its timer is started" if trigger.base == "OnActiveSec" else "after a boot or a login"
+    return f"{what} starts it {when}: no schedule does that, and there are no instants to compare"
 
 
 def twice(labels: Sequence[str], count: int, fires: int) -> str:

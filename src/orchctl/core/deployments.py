@@ -15,6 +15,7 @@ LABEL_CATALOG = "orchctl.catalog"
 LABEL_JOB = "orchctl.job"
 ENTRYPOINT = "orchctl.runner.flow.run_job"
 STATE_DIR_VARIABLE = "ORCHCTL_STATE_DIR"
+STATE_ID_VARIABLE = "ORCHCTL_STATE_ID"
 # Prefect's limit of one run would decide before the slot rule does. Its CANCEL_NEW takes whichever of several late
 # runs comes first and cancels the rest, the newest among them, without a record; so with `skip` there is no limit,
 # and the job's lock decides, which leaves a manifest. Its ENQUEUE only lets runs wait, which is what `queue` says. Runs
@@ -81,9 +82,13 @@ MANAGED = (
 )
 
 
-def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desired:
-    """Return the deployment of `job`. `digest` names the applied catalog that holds the job as it is here."""
+def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str, state_id: str | None = None) -> Desired:
+    """Return the deployment of `job`. `digest` names the applied catalog that holds the job as it is here.
+
+    `state_id` is that of the state directory, None where it has none yet.
+    """
     limit = 1 + limits.backfills_at_a_time(catalog, job.work_pool) if job.overlap == "queue" else None
+    identity = {STATE_ID_VARIABLE: state_id} if state_id is not None else {}
     fields = {
         "entrypoint": ENTRYPOINT,
         "path": None,
@@ -95,7 +100,7 @@ def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str) -> Desir
         "enforce_parameter_schema": True,
         "concurrency_limit": limit,
         "collision_strategy": _COLLISION[job.overlap],
-        "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir}},
+        "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir, **identity}},
         "tags": sorted({TAG, *job.tags}),
         "labels": {LABEL_CATALOG: catalog.name, LABEL_JOB: job.name},
         "description": job.description,

@@ -48,6 +48,7 @@ CHECKS = (
     Check("pools", "scheduling", "are work pools and queues there, and not paused?"),
     Check("limits", "scheduling", "are the global limits as the catalog has them?"),
     Check("worker", "scheduling", "does a worker poll each pool?"),
+    Check("hosts", "scheduling", "does this host share with others what it must, and only that?"),
     Check("deployments", "scheduling", "has Prefect what the catalog says, and is nothing of it paused?"),
     Check("scheduler", "scheduling", "are runs scheduled ahead?"),
     Check("late", "scheduling", "does no run wait past its time?"),

@@ -106,6 +106,11 @@ def unfinished_restore(archive: str) -> Finding:
     return failure("state", seen, f"`orchctl host restore {archive}` goes on with it")
 
 
+def unfinished_upgrade(said: str) -> Finding:
+    """Return that an upgrade is unfinished, in the words of `core.upgrade.told`."""
+    return failure("state", said, "`orchctl host upgrade` finishes it, or puts it back")
+
+
 def state(path: str, folder: FileFacts | None, files: Sampled | None, *, me: Who, worker: Who) -> Iterator[Finding]:
     """Judge the state directory. `me` runs doctor, `worker` is who runs the worker."""
     check = "state"

@@ -82,7 +82,7 @@ def seen_of(check: str, jobs: Sequence[JobStatus]) -> str:
 def of_plan(found: Plan) -> Iterator[Finding]:
     """Yield what `status` does not see of what `sync` would do to deployments."""
     if found.writes_catalog and not found.changes:
-        seen = "the catalog that was applied is not on this host as it should be"
+        seen = "this catalog is not, or not as it should be, among those that were applied on this host"
         yield warning("deployments", seen, "`orchctl sync` writes it")
 
 

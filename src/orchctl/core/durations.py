@@ -10,14 +10,14 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_SECONDS = 366 * 86400
 
 
-def parse(text: str) -> int:
-    """Return the seconds in `text`. Raises ValueError; more than 366 days is taken for a slip of the pen."""
+def parse(text: str, *, most: int = MAX_SECONDS) -> int:
+    """Return the seconds in `text`. Raises ValueError; more than `most` seconds is taken for a slip of the pen."""
     match = _FORM.match(text)
     if match is None:
         raise ValueError(f'{text!r} is not a duration like "90s", "5m", "2h" or "1d"')
     seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > MAX_SECONDS:
-        raise ValueError(f"{text!r} is longer than 366 days")
+    if seconds > most:
+        raise ValueError(f"{text!r} is longer than {most // 86400} days")
     return seconds
 
 

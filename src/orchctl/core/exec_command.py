@@ -100,6 +100,10 @@ def command(lines: Sequence[ExecLine], environment: Mapping[str, str], *, certai
     `environment` is that of Environment=; `certain` False where files can override it: then every variable is left
     to the run. Bare names of programs must have been resolved. Raises ValueError with the reason.
     """
+    strange = sorted({flag for line in lines for flag in line.flags} - {*_PREFIXES.values()})
+    if strange:
+        # `|` of systemd 258 for one: what its argv means is decided by the flag.
+        raise ValueError(f"systemd calls its command {', '.join(strange)}, and what it does then is not known here")
     values = _Values(environment if certain else {})
     words = [_words(line, values) for line in lines]
     argv = _argv(lines, words)
@@ -280,8 +284,8 @@ def _read(value: str) -> ExecLine:
     while prefix := next((mark for mark in ("!!", *_PREFIXES) if rest.startswith(mark)), None):
         flags.add(_PREFIXES[prefix])
         rest = rest.removeprefix(prefix)
-    if rest.startswith("@"):
-        raise ValueError("its command has the prefix @, and systemd's D-Bus does not answer")
+    if rest.startswith(("@", "|")):
+        raise ValueError(f"its command has the prefix {rest[0]}, and systemd's D-Bus does not answer")
     words = [word for word in re.split(f"[{_BLANKS}]", rest) if word]
     if not words:
         raise ValueError("its command is empty")

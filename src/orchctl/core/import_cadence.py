@@ -64,7 +64,7 @@ def cadence(
         warnings += warned
         if keys is not None:
             keys = {**keys, **({"timezone": "UTC"} if default_zone != "UTC" else {})}
-    comments += [text for timer in timers for text in _looseness(timer)]
+    comments += [f"{text} is not carried{why}" for timer in timers for text, why in looseness(timer).items()]
     return Cadence(keys, _catchup(timers, calendars) if keys else {}, _unique(comments), _unique(warnings))
 
 
@@ -155,15 +155,21 @@ def _often(line: str) -> str:
     return f"every {step[1]} seconds" if step else "several seconds of a minute"
 
 
-def _looseness(timer: Timer) -> Iterator[str]:
-    """Yield what systemd does to an instant before it starts something, and Prefect does not."""
+def looseness(timer: Timer) -> dict[str, str]:
+    """Return what systemd does to an instant before it starts something, and Prefect does not, each with what that
+    means for a job ("" for nothing more).
+    """
+    found = {}
     if timer.random_delay_s:
         fixed = ", the same each time (FixedRandomDelay=)" if timer.fixed_random_delay else ""
-        yield f"RandomizedDelaySec={span(timer.random_delay_s)}{fixed} is not carried: runs start at the instant"
+        found[f"RandomizedDelaySec={span(timer.random_delay_s)}{fixed}"] = ": runs start at the instant"
+    if timer.random_offset_s:
+        found[f"RandomizedOffsetSec={span(timer.random_offset_s)}"] = ": runs start at the instant"
     if timer.accuracy_s != _USUAL_ACCURACY_S:
-        yield f"AccuracySec={span(timer.accuracy_s)} is not carried"
+        found[f"AccuracySec={span(timer.accuracy_s)}"] = ""
     if timer.wake_system:
-        yield "WakeSystem=yes is not carried: nothing wakes the machine"
+        found["WakeSystem=yes"] = ": nothing wakes the machine"
+    return found
 
 
 def _catchup(timers: Sequence[Timer], calendars: Sequence[str]) -> dict[str, Any]:

@@ -147,8 +147,8 @@ def surprises(group: Sequence[Candidate]) -> Iterator[str]:
 
 
 def _of_timer(each: Candidate) -> Iterator[str]:
-    if each.timer.starts_when_started:
-        yield f"{each.label} Requires= its service: starting the timer starts the job at once"
+    if each.timer.pulls_by:
+        yield f"{each.label} {each.timer.pulls_by}= its service: starting the timer starts the job at once"
     yield from _missing(each.timer, each.units)
     if each.timer.needs_reload:
         yield f"{each.label} has changed on disk since systemd read it: `systemctl daemon-reload`, then import again"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from orchctl.core import import_cadence
+from orchctl.core import import_cadence, import_units
 from orchctl.core.drafts import JobDraft, ScheduleDraft
 from orchctl.core.import_cadence import Judge
 from orchctl.core.import_choice import Candidate, surprises
@@ -40,18 +41,20 @@ def draft(
         [each.timer for each in own], files, judge, host_zone=host_zone, default_zone=default_zone
     )
     name = name_of(first.service.name)
-    warnings = [*carried[0].warnings, *whole.warnings, *surprises(group)]
-    warnings += [
-        text
-        for each, values in list(zip(group, carried, strict=True))[len(own) :]
-        for text in _differences(own, carried[0], each, values)
+    beside = [import_units.of_timer(each.timer, files.get(each.timer.name, ())) for each in own]
+    warnings = [*carried[0].warnings, *whole.warnings, *(text for _, said in beside for text in said)]
+    warnings += surprises(group)
+    copies = [
+        _Copy(each, values, (each.timer,), texts) for each, values, texts in zip(group, carried, settings, strict=True)
     ]
+    kept = replace(copies[0], timers=tuple(each.timer for each in own), settings=files)
+    warnings += [text for other in copies[len(own) :] for text in _differences(kept, other)]
     return JobDraft(
         name=name,
         keys={**carried[0].keys, **whole.job_keys},
         schedule=ScheduleDraft(name, whole.keys) if whole.keys is not None else None,
         triggers=tuple(_trigger(each, owner) for each, owner in zip(group, owners, strict=True)),
-        comments=(*carried[0].comments, *whole.comments),
+        comments=(*carried[0].comments, *whole.comments, *(text for said, _ in beside for text in said)),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -67,26 +70,57 @@ def _trigger(each: Candidate, owner: str | None) -> dict[str, str]:
     return {**trigger, "user": owner} if owner is not None else trigger
 
 
-def _differences(own: Sequence[Candidate], kept: Carried, other: Candidate, values: Carried) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One of the copies of a job: its first units, what is carried of its service, and its timers.
+
+    `settings` are those of the timers' files, by name.
+    """
+
+    first: Candidate
+    carried: Carried
+    timers: tuple[Timer, ...]
+    settings: Mapping[str, Sequence[Setting]]
+
+    @property
+    def left(self) -> dict[tuple[str, Setting], str]:
+        """What is not carried of its service and its timers."""
+        found = {("service", each): shown for each, shown in self.carried.left.items()}
+        for timer in self.timers:
+            left = import_units.left_of_timer(timer, self.settings.get(timer.name, ()))
+            found |= {("timer", each): shown for each, shown in left.items()}
+        return found
+
+
+def _differences(ours: _Copy, theirs: _Copy) -> Iterator[str]:
     """Yield what another copy of the job does otherwise; the job has the values of the first."""
-    first = own[0]
+    first, other, kept, values = ours.first, theirs.first, ours.carried, theirs.carried
     found = []
     masker = Masker.of({**first.service.environment, **other.service.environment})
+    if kept.runs_as != values.runs_as:
+        found.append(f"user {_said(values.runs_as)} (kept: {_said(kept.runs_as)})")
     for key in ("command", "working_directory", "nice", "env_files", "timeout", "kill_after"):
         before, after = kept.keys.get(key), values.keys.get(key)
         if before != after:
             found.append(f"{key} {masked(_said(after), masker)} (kept: {masked(_said(before), masker)})")
-    ours, theirs = kept.keys.get("env", {}), values.keys.get("env", {})
+    one, two = kept.keys.get("env", {}), values.keys.get("env", {})
     found += [
-        f"{key} {_value(key, theirs, masker)} (kept: {_value(key, ours, masker)})"
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
+        f"{key} {_value(key, two, masker)} (kept: {_value(key, one, masker)})"
+        for key in sorted({*one, *two})
+        if one.get(key) != two.get(key)
     ]
-    before, after = _cadence([each.timer for each in own]), _cadence([other.timer])
+    before, after = _cadence(ours.timers), _cadence(theirs.timers)
     if before != after:
         found.append(f"cadence {', '.join(after)} (kept: {', '.join(before)})")
+    if ours.left.keys() != theirs.left.keys():
+        alone, missing = _apart(theirs.left, ours.left), _apart(ours.left, theirs.left)
+        found.append(f"not carried of it: {alone}; of the other: {missing}")
     if found:
         yield f"{other.label} differs from {first.label}: {'; '.join(found)}"
+
+
+def _apart(left: Mapping[tuple[str, Setting], str], other: Mapping[tuple[str, Setting], str]) -> str:
+    return ", ".join(shown for key, shown in left.items() if key not in other) or "nothing"
 
 
 def _cadence(timers: Sequence[Timer]) -> list[str]:
@@ -94,8 +128,7 @@ def _cadence(timers: Sequence[Timer]) -> list[str]:
     said = {line for timer in timers for line in timer.calendars}
     said |= {f"{each.base}={import_cadence.span(each.seconds)}" for timer in timers for each in timer.monotonic}
     said |= {"Persistent=" for timer in timers if timer.persistent}
-    delays = {timer.random_delay_s for timer in timers if timer.random_delay_s}
-    return sorted(said | {f"RandomizedDelaySec={import_cadence.span(delay)}" for delay in delays})
+    return sorted(said | {text for timer in timers for text in import_cadence.looseness(timer)})
 
 
 def _said(value: Any) -> str:

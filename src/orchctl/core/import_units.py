@@ -11,7 +11,7 @@ from typing import Any
 from orchctl.core import durations, exec_command
 from orchctl.core.exec_command import ExecLine
 from orchctl.core.import_cadence import span
-from orchctl.core.legacy import Service
+from orchctl.core.legacy import Service, Timer
 from orchctl.core.mask import STARS, Masker, looks_secret
 from orchctl.core.names import is_env_key, visible
 from orchctl.core.unit_text import Setting
@@ -30,13 +30,22 @@ _CARRIED = {
     ),
     # Order means nothing where nothing else is started with it.
     "Unit": frozenset({"Description", "Documentation", "After", "Before", "DefaultDependencies", "OnFailure"}),
+    # What `import_cadence` carries, or says itself.
+    "Timer": frozenset(
+        {"OnCalendar", "OnActiveSec", "OnBootSec", "OnStartupSec", "OnUnitActiveSec", "OnUnitInactiveSec"}
+        | {"AccuracySec", "RandomizedDelaySec", "RandomizedOffsetSec", "FixedRandomDelay", "Persistent", "WakeSystem"}
+        | {"Unit", "OnClockChange", "OnTimezoneChange", "TimeZone", "Timezone"}
+    ),
 }
+# What starts a timer's service together with the timer: `import_choice` says it.
+_PULLS = frozenset({"Requires", "BindsTo", "Wants", "Upholds"})
 _USUAL = {
     "StandardOutput": {"journal", "inherit"},
     "StandardError": {"journal", "inherit"},
     "StandardInput": {"null"},
     "Restart": {"no"},
     "RemainAfterExit": {"no", "false", "0", "off", "n", "f"},
+    "RemainAfterElapse": {"yes", "true", "1", "on", "y", "t"},
 }
 # What a job without them does otherwise, not only with more or less of something.
 _MATTERS = re.compile(
@@ -68,11 +77,17 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A service as keys of a job. `comments` and `warnings` say what the keys do not, one sentence each."""
+    """A service as keys of a job. `comments` and `warnings` say what the keys do not, one sentence each.
+
+    `runs_as` is the user whom systemd runs it as. `left` are the settings that are not carried, each with how it may
+    be shown.
+    """
 
     keys: Mapping[str, Any]
     comments: tuple[str, ...]
     warnings: tuple[str, ...]
+    runs_as: str | None = None
+    left: Mapping[Setting, str] = field(default_factory=dict)
 
 
 def carry(service: Service, details: Details, *, me: str) -> Carried:
@@ -108,8 +123,22 @@ def carry(service: Service, details: Details, *, me: str) -> Carried:
         said = f"a prefix + or ! runs it as root, with HOME, USER and groups of {service.user}: those are not carried"
         left_out.append(said)
     warnings = [*left_out, *_secrets(environment), *_dropped_keys(service, details)]
-    settings, settings_matter = _not_carried(details, masker)
-    return Carried(keys, (*comments, *settings), (*warnings, *settings_matter))
+    left = _left(details.settings, masker)
+    settings, settings_matter = _not_carried(left)
+    runs_as = user or details.account
+    return Carried(keys, (*comments, *settings), (*warnings, *settings_matter), runs_as, left)
+
+
+def left_of_timer(timer: Timer, settings: Sequence[Setting]) -> Mapping[Setting, str]:
+    """Return what a timer's files set and no schedule has, each with how it may be shown."""
+    own = [each for each in settings if each.key not in _PULLS or each.value.split() != [timer.unit]]
+    return _left(own, Masker(()))
+
+
+def of_timer(timer: Timer, settings: Sequence[Setting]) -> tuple[list[str], list[str]]:
+    """Return, as comments and as warnings, what a timer's files set and no schedule has."""
+    comments, warnings = _not_carried(left_of_timer(timer, settings))
+    return [f"{timer.name}: {text}" for text in comments], [f"{timer.name}: {text}" for text in warnings]
 
 
 def template(text: str) -> str:
@@ -230,11 +259,15 @@ def _dropped_keys(service: Service, details: Details) -> Iterator[str]:
         yield f"UnsetEnvironment={' '.join(left)} is not carried: the job has them where the worker has them"
 
 
-def _not_carried(details: Details, masker: Masker) -> tuple[list[str], list[str]]:
-    """Return what else the unit sets: that of which a job has less, and that without which it does something else."""
-    left = [each for each in details.settings if _is_left(each)]
-    plain = [_shown(each, masker) for each in left if _MATTERS.fullmatch(each.key) is None]
-    matter = [_shown(each, masker) for each in left if _MATTERS.fullmatch(each.key) is not None]
+def _left(settings: Sequence[Setting], masker: Masker) -> Mapping[Setting, str]:
+    """Return what else a unit sets, each with how it may be shown."""
+    return {each: _shown(each, masker) for each in settings if _is_left(each)}
+
+
+def _not_carried(left: Mapping[Setting, str]) -> tuple[list[str], list[str]]:
+    """Say what else a unit sets: that of which a job has less, and that without which it does something else."""
+    plain = [shown for each, shown in left.items() if _MATTERS.fullmatch(each.key) is None]
+    matter = [shown for each, shown in left.items() if _MATTERS.fullmatch(each.key) is not None]
     comments = [f"not carried: {', '.join(plain)}"] if plain else []
     return comments, [f"not carried: {', '.join(matter)}"] if matter else []
 

@@ -41,6 +41,8 @@ class Installation:
 
     `folders` were made for the units, and `lingering` says that the user's manager was made to run without a login: an
     uninstall takes both back. `owed` are the units that an install, or one that was killed, still has to restart.
+    `hostname` is the host whose units they are, "" where an older orchctl did not say. `only` are the pools that were
+    named; empty: all of the catalog, whatever it has.
     """
 
     scope: Scope
@@ -57,6 +59,8 @@ class Installation:
     folders: tuple[str, ...] = ()
     lingering: bool = False
     owed: tuple[str, ...] = ()
+    hostname: str = ""
+    only: tuple[str, ...] = ()
 
     @property
     def manager(self) -> Manager:
@@ -65,7 +69,7 @@ class Installation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it stands in `state/host/installation.json`."""
-        lists = {"units": list(self.units), "folders": list(self.folders), "owed": list(self.owed)}
+        lists = {key: list(getattr(self, key)) for key in ("units", "folders", "owed", "only")}
         return {"version": VERSION, **asdict(self), **lists, "pools": dict(self.pools)}
 
     @classmethod
@@ -81,7 +85,7 @@ class Installation:
             raise ValueError("it does not say which units were added")
         if not isinstance(pools, dict) or not all(type(each) is int for each in pools.values()):
             raise ValueError("it does not say which pools have workers")
-        more = {key: data.get(key, []) for key in ("folders", "owed")}
+        more = {key: data.get(key, []) for key in ("folders", "owed", "only")}
         if not all(isinstance(each, list) for each in more.values()):
             raise ValueError("it does not say what an uninstall takes back")
         return cls(
@@ -92,6 +96,8 @@ class Installation:
             folders=tuple(map(str, more["folders"])),
             lingering=bool(data.get("lingering", False)),
             owed=tuple(map(str, more["owed"])),
+            hostname=str(data.get("hostname", "")),
+            only=tuple(map(str, more["only"])),
         )
 
 

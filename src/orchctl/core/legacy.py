@@ -53,6 +53,9 @@ class Unit:
     triggered_by: tuple[str, ...]
     invocation_id: str | None
     aliases: tuple[str, ...] = field(default=(), kw_only=True)
+    wants: tuple[str, ...] = field(default=(), kw_only=True)
+    binds_to: tuple[str, ...] = field(default=(), kw_only=True)
+    upholds: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def generated(self) -> bool:
@@ -79,7 +82,8 @@ class Timer(Unit):
 
     `next_fire` None: it will not fire as things are. `next_monotonic_s` are the seconds of the monotonic clock at
     which it next fires, None where no OnBootSec= and the like is due. `next_nominal` is the instant of its calendar
-    that it next fires for, before RandomizedDelaySec= and AccuracySec=: it may have passed.
+    that it next fires for, before RandomizedDelaySec= and AccuracySec=: it may have passed. `random_offset_s` is
+    RandomizedOffsetSec= (systemd 258 and newer).
     """
 
     unit: str
@@ -94,16 +98,18 @@ class Timer(Unit):
     wake_system: bool
     next_monotonic_s: float | None = field(default=None, kw_only=True)
     next_nominal: datetime | None = field(default=None, kw_only=True)
+    random_offset_s: float = field(default=0.0, kw_only=True)
 
     @property
-    def starts_when_started(self) -> bool:
-        """Whether starting the timer starts its job at once (`Requires=` of its own service)."""
-        return self.unit in self.requires
+    def pulls_by(self) -> str | None:
+        """The setting by which starting the timer starts its job at once: `Requires` of its own service, …; or None."""
+        named = {"Requires": self.requires, "BindsTo": self.binds_to, "Wants": self.wants, "Upholds": self.upholds}
+        return next((setting for setting, units in named.items() if self.unit in units), None)
 
     @property
     def tolerance_s(self) -> float:
-        """How long after the instant it says it may start: RandomizedDelaySec plus AccuracySec."""
-        return self.random_delay_s + self.accuracy_s
+        """How long after the instant it says it may start: RandomizedDelaySec, RandomizedOffsetSec and AccuracySec."""
+        return self.random_delay_s + self.random_offset_s + self.accuracy_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,10 @@ def _of_trigger(each: Trigger, heard: Heard) -> Iterator[Finding]:
         yield from _not_loaded(each, heard)
         return
     timer = each.timer
-    if timer.starts_when_started:
-        yield said("starts-job", f"{each.label} has Requires= on its service: starting the timer starts the job")
+    if timer.pulls_by:
+        yield said(
+            "starts-job", f"{each.label} has {timer.pulls_by}= on its service: starting the timer starts the job"
+        )
     if timer.transient:
         yield said("transient", f"{each.label} is transient (systemd-run): once stopped it cannot be brought back")
     if timer.generated:

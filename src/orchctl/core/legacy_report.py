@@ -121,7 +121,7 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Report:
     """What starts jobs on this host. `silent` are the systemds and crontabs that could not be read, and are needed;
-    `notes` those that nothing here needs.
+    `hints` what can be done about some of those; `notes` name those that nothing here needs.
     """
 
     triggers: tuple[Trigger, ...]
@@ -131,6 +131,7 @@ class Report:
     now: datetime
     notes: tuple[str, ...] = field(default=())
     silent: tuple[str, ...] = field(default=())
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, group: Group) -> tuple[Trigger, ...]:
         """Return the triggers of one group, in order."""

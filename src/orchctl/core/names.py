@@ -17,6 +17,7 @@ _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 _DOTTED = re.compile(DOTTED_NAME_PATTERN.replace("$", r"\Z"))
 _ENV_KEY = re.compile(ENV_KEY_PATTERN.replace("$", r"\Z"))
 _RUN_ID = re.compile(RUN_ID_PATTERN.replace("$", r"\Z"))
+_SLOT = re.compile(r"[0-9]{8}T[0-9]{6}(?:\.[0-9]{6})?Z\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
@@ -102,6 +103,14 @@ def slot_name(slot: datetime) -> str:
     moment = slot.astimezone(UTC)
     fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
     return _compact(moment) + fraction + "Z"
+
+
+def parse_slot_name(text: str) -> datetime:
+    """Read what `slot_name` wrote. Raises ValueError on anything else."""
+    if not _SLOT.match(text):
+        raise ValueError(f"{text!r:.60} is not the name of a slot")
+    form = "%Y%m%dT%H%M%S.%fZ" if "." in text else "%Y%m%dT%H%M%SZ"
+    return datetime.strptime(text, form).replace(tzinfo=UTC)
 
 
 def run_id(started_for: datetime, flow_run_id: str) -> str:

@@ -13,6 +13,7 @@ from orchctl.core.deployments import (
     LABEL_JOB,
     MANAGED,
     STATE_DIR_VARIABLE,
+    STATE_ID_VARIABLE,
     Desired,
     DesiredSchedule,
     desired,
@@ -25,6 +26,7 @@ from orchctl.core.limits import Because, LimitChange, QueueChange
 from orchctl.core.remote import RemoteDeployment, RemoteLimit, RemotePool, RemoteQueue, RemoteRun, RemoteSchedule
 from orchctl.core.schedules import canonical
 
+_POINTS = "a sync from here points its runs to this one"
 # Prefect lets labels be set only when a deployment is made.
 NEEDS_RECREATE = frozenset({"labels"})
 
@@ -120,7 +122,8 @@ class Gathered:
     `deployments` are those with our tag or one of our names; `flow_names` holds the names of their flows by id,
     where their own label does not say it beyond doubt. `applied` holds this catalog and those that deployments
     refer to, None for one that is not on this host. `owned` names the jobs gone from the catalog that Prefect owns.
-    `queues` are those of each pool that there is, by pool; they and `limits` None: not looked at.
+    `queues` are those of each pool that there is, by pool; they and `limits` None: not looked at. `state_id` is that of
+    the state directory, None where `sync` has not given it one yet.
     """
 
     deployments: tuple[RemoteDeployment, ...]
@@ -131,6 +134,7 @@ class Gathered:
     owned: frozenset[str] = frozenset()
     queues: Mapping[str, tuple[RemoteQueue, ...]] | None = None
     limits: tuple[RemoteLimit, ...] | None = None
+    state_id: str | None = None
 
 
 def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prune: bool = False) -> Plan:
@@ -180,7 +184,7 @@ def plan(catalog: Catalog, gathered: Gathered, *, only: Iterable[str] = (), prun
         notes=(*notes, *(() if wanted else limits.notes(catalog, gathered.limits, gathered.queues, before))),
         conflicts=(*conflicts, *pool_conflicts),
         desired=targets,
-        writes_catalog=_must_write(targets, gathered, digest),
+        writes_catalog=_must_write(targets, gathered, digest, whole=not wanted),
     )
 
 
@@ -209,9 +213,14 @@ def _lost_its_label(deployment: RemoteDeployment, catalog: Catalog, gathered: Ga
     return is_ours(deployment, catalog.name) and previous is not None and previous.name == catalog.name
 
 
-def _must_write(targets: Mapping[str, Desired], gathered: Gathered, digest: str) -> bool:
-    """Whether a deployment refers, or will refer, to this catalog while its file is not there yet."""
-    return any(target.digest == digest for target in targets.values()) and gathered.applied.get(digest) is None
+def _must_write(targets: Mapping[str, Desired], gathered: Gathered, digest: str, *, whole: bool) -> bool:
+    """Whether this catalog will be in force while its file is not there yet.
+
+    It is after a plan of the `whole` catalog, also where no deployment names it (a job was taken out, and nothing else
+    changed); after one of some jobs where a deployment names it.
+    """
+    named = whole or any(target.digest == digest for target in targets.values())
+    return named and gathered.applied.get(digest) is None
 
 
 def _previous(deployment: RemoteDeployment | None, gathered: Gathered) -> Catalog | None:
@@ -224,8 +233,8 @@ def _target(catalog: Catalog, job: Job, actual: RemoteDeployment | None, gathere
     previous = _previous(actual, gathered)
     held = digest_of(actual) if actual is not None else None
     if held is not None and previous is not None and same_job(previous, catalog, job.name):
-        return desired(catalog, job, digest=held, state_dir=gathered.state_dir)
-    return desired(catalog, job, digest=digest, state_dir=gathered.state_dir)
+        return desired(catalog, job, digest=held, state_dir=gathered.state_dir, state_id=gathered.state_id)
+    return desired(catalog, job, digest=digest, state_dir=gathered.state_dir, state_id=gathered.state_id)
 
 
 def same_job(one: Catalog, other: Catalog, name: str) -> bool:
@@ -270,7 +279,8 @@ def _as_applied(
     """
     name, held = target.job.name, digest_of(actual) if actual is not None else None
     if previous is not None and held is not None and name in previous.jobs:
-        return desired(previous, previous.jobs[name], digest=held, state_dir=gathered.state_dir)
+        job, place = previous.jobs[name], gathered.state_dir
+        return desired(previous, job, digest=held, state_dir=place, state_id=gathered.state_id)
     return target if gathered.applied.get(digest) is not None else None
 
 
@@ -327,9 +337,12 @@ def _changed(item: DesiredSchedule, found: RemoteSchedule, was: DesiredSchedule 
 
 def _notes(target: Desired, actual: RemoteDeployment, previous: Catalog | None) -> Iterable[str]:
     name = target.job.name
-    there = (actual.job_variables.get("env") or {}).get(STATE_DIR_VARIABLE)
-    if there not in {None, target.fields["job_variables"]["env"][STATE_DIR_VARIABLE]}:
-        yield f"{name}: was synced with the state directory {there}; a sync from here points its runs to this one"
+    there, here = actual.job_variables.get("env") or {}, target.fields["job_variables"]["env"]
+    path, identity = there.get(STATE_DIR_VARIABLE), there.get(STATE_ID_VARIABLE)
+    if path not in {None, here[STATE_DIR_VARIABLE]}:
+        yield f"{name}: was synced with the state directory {path}; {_POINTS}"
+    elif identity not in {None, here.get(STATE_ID_VARIABLE)}:
+        yield f"{name}: was synced with another state directory of this path, as another host has; {_POINTS}"
     if actual.paused:
         yield f"{name}: the deployment is paused in Prefect; sync leaves it so"
     known = {item.slug for item in target.schedules}

@@ -17,11 +17,11 @@ from orchctl.core.legacy import Manager, Monotonic, Service, Timer, Unit, Units
 
 _UNIT = (
     "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,UnitFileState,FragmentPath,SourcePath,DropInPaths,"
-    "NeedDaemonReload,Transient,Requires,WantedBy,OnFailure,TriggeredBy,InvocationID"
+    "NeedDaemonReload,Transient,Requires,BindsTo,Wants,Upholds,WantedBy,OnFailure,TriggeredBy,InvocationID"
 )
 _TIMER = (
     "Unit,TimersCalendar,TimersMonotonic,NextElapseUSecRealtime,NextElapseUSecMonotonic,LastTriggerUSec,Persistent,"
-    "AccuracyUSec,RandomizedDelayUSec,FixedRandomDelay,WakeSystem"
+    "AccuracyUSec,RandomizedDelayUSec,RandomizedOffsetUSec,FixedRandomDelay,WakeSystem"
 )
 _SERVICE = (
     "Type,ExecStart,User,Group,WorkingDirectory,Environment,EnvironmentFiles,Nice,TimeoutStartUSec,TimeoutStopUSec,"
@@ -229,6 +229,9 @@ def _unit(block: Block, manager: Manager) -> Unit:
         triggered_by=words(_one(block, "TriggeredBy")),
         invocation_id=_text(block, "InvocationID"),
         aliases=tuple(name for name in words(_one(block, "Names")) if name != _one(block, "Id")),
+        wants=words(_one(block, "Wants")),
+        binds_to=words(_one(block, "BindsTo")),
+        upholds=words(_one(block, "Upholds")),
     )
 
 
@@ -263,6 +266,7 @@ def _timer(block: Block, unit: Unit) -> Timer:
         wake_system=_yes(block, "WakeSystem"),
         next_monotonic_s=span(_one(block, "NextElapseUSecMonotonic")) or None,
         next_nominal=min(filter(None, nominal), default=None),
+        random_offset_s=span(_one(block, "RandomizedOffsetUSec")) or 0.0,
     )
 
 

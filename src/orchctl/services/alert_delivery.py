@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -162,7 +164,6 @@ def deliver(
     channel: str,
     *,
     post: Post,
-    new_id: Callable[[], str],
     now: Callable[[], datetime],
     sleep: Callable[[float], None],
     wait: bool,
@@ -186,7 +187,7 @@ def deliver(
                     break
                 sleep(min(_LONGEST_NAP_S, max(0.05, due.wait_s)))
                 continue
-            sent += _send(boxes, catalog, target, due, alerts, post=post, id=new_id(), now=now)
+            sent += _send(boxes, catalog, target, due, alerts, post=post, now=now)
     return sent
 
 
@@ -198,14 +199,13 @@ def _send(
     alerts: Alerts,
     *,
     post: Post,
-    id: str,  # noqa: A002 - the word of a letter
     now: Callable[[], datetime],
 ) -> int:
     """Send one message and write down what came of it; return 1 where it was taken, else 0."""
     if due.message is None:
         return 0
     begun = now()
-    letter = Letter(id, channel.name, due.message, begun, begun)
+    letter = Letter(_id(catalog, channel, due), channel.name, due.message, begun, begun)
     answer = post.send(channel, letter, within_s=_SENT_WITHIN_S)
     ended = now()
 
@@ -219,6 +219,12 @@ def _send(
     waiting = boxes.change(catalog, channel.name, after)
     post.note(catalog, channel.name, answer, ended, waiting=waiting)
     return int(answer.ok)
+
+
+def _id(catalog: str, channel: Channel, due: Due) -> str:
+    """Return what follows from what is sent: the same in every attempt, so that a receiver can tell."""
+    said = due.message.to_json() if due.message is not None else None
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([catalog, channel.name, due.numbers, said])).hex
 
 
 def _snippet(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:

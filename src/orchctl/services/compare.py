@@ -249,13 +249,20 @@ def _compared(
         zone,
         tuple(_trigger(source, found, words(found, source.zones[0]), legacy) for source, found in legacy.sources),
         tuple(_schedule(name, each, lists[name], words) for name, each in wanted.items()),
-        words(legacy.union, legacy.zone(zone)),
+        _legacy_cadence(legacy, words(legacy.union, legacy.zone(zone))),
         words(new, zone),
         comparison,
         (comparison is not None and comparison.differs) or legacy.has_monotonic,
         tuple(_findings(job, legacy, comparison, (new, zone), start, end)),
         job.accept_cadence,
     )
+
+
+def _legacy_cadence(legacy: _Legacy, by_calendar: str) -> str:
+    """Return the legacy side in words: its instants, and what starts it besides those."""
+    said = [by_calendar] if legacy.by_calendar or not legacy.has_monotonic else []
+    besides = (compare_words.monotonic_start(each) for source, _ in legacy.sources for each in source.monotonic)
+    return cadence_words.listed([*said, *dict.fromkeys(besides)])
 
 
 def _schedule(
@@ -270,7 +277,7 @@ def _trigger(source: Source, instants: Sequence[int], words: str, legacy: _Legac
         source.label,
         "cron" if isinstance(source.trigger, CronTrigger) else "timer",
         source.expressions,
-        tuple(each.base if not each.seconds else f"{each.base}={each.seconds:g}" for each in source.monotonic),
+        tuple(map(compare_words.monotonic_start, source.monotonic)),
         source.zones,
         source.counts,
         len(instants),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from orchctl.core import database_url, ownership
+from orchctl.core import deployments as wanted
+from orchctl.core import doctor_hosts as beside
 from orchctl.core import doctor_jobs as jobs
 from orchctl.core import doctor_server as server
 from orchctl.core.doctor import Finding, counted, failed_look, failure, ok, or_ok, unknown
@@ -98,6 +100,35 @@ def _worker(seen: Seen) -> Iterator[Finding]:
         yield from or_ok(_of_status("worker", seen), "worker", seen_ok)
 
 
+def _hosts(seen: Seen) -> Iterator[Finding]:
+    world, catalog, prefect = seen.world, seen.catalog(), seen.prefect()
+    pools = sorted({job.work_pool for job in catalog.jobs.values()})
+    own = {
+        pool: keeper.worker_name(pool)
+        for keeper, names in _workers_of(seen, pools)
+        for pool in names
+        if keeper.pid(f"worker-{pool}") is not None
+    }
+    if not own:
+        yield beside.nothing_served()
+        return
+    polling = {pool: [each.name for each in prefect.workers(pool) if each.online] for pool in own}
+    locks = f"{world.state_dir}/locks"
+    yield from beside.hosts(
+        beside.others(polling, own),
+        locks,
+        world.facts.mount(locks),
+        prefect.deployments(names=tuple(catalog.jobs), tag=wanted.TAG),
+        catalog=catalog.name,
+        pools=pools,
+        legacy={
+            pool: [job.name for job in catalog.jobs.values() if job.has_legacy and job.work_pool == pool]
+            for pool in own
+        },
+        here=(world.state_dir, world.applied.state_id()),
+    )
+
+
 def _workers_of(seen: Seen, pools: Sequence[str]) -> Iterator[tuple[StackHost, list[str]]]:
     """Yield what keeps the worker of each pool here: the units of an installation, or what `host up` started."""
     installed = seen.installed()
@@ -186,6 +217,7 @@ LOOKS: Mapping[str, Callable[[Seen], Iterable[Finding]]] = {
     "pools": _pools,
     "limits": _limits,
     "worker": _worker,
+    "hosts": _hosts,
     "deployments": _deployments,
     "scheduler": _scheduler,
     "late": _late,

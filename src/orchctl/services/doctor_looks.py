@@ -70,6 +70,9 @@ def _state(seen: Seen) -> Iterator[Finding]:
     archive = seen.world.unfinished_restore()
     if archive is not None:
         yield host.unfinished_restore(archive)
+    upgrade = seen.world.unfinished_upgrade()
+    if upgrade is not None:
+        yield host.unfinished_upgrade(upgrade)
     yield from host.state(path, folder, files, me=facts.who(None), worker=seen.worker())
 
 
@@ -100,7 +103,8 @@ def _ports(seen: Seen) -> Iterator[Finding]:
 
 def _clock(seen: Seen) -> Iterator[Finding]:
     seen.version.or_none()  # its answer says what time the server has
-    offset = seen.world.offset() if seen.client.or_none() is not None else None
+    client = seen.client.or_none()
+    offset = client.clock_offset_s if client is not None else None
     yield host.clock(now=seen.world.now(), offset_s=offset, synchronised=seen.world.systemd.synchronised())
 
 
@@ -182,10 +186,11 @@ def _alerts(seen: Seen) -> Iterator[Finding]:
     elif isinstance(found, OrchctlError):
         yield failed_look("alerts", found)
     else:
-        yield from host.alerts(found, seen.world.deliveries(), watched=seen.world.watched(), now=seen.now)
+        deliveries = seen.world.deliveries(seen.read_catalog.or_none())
+        yield from host.alerts(found, deliveries, watched=seen.world.watched(), now=seen.now)
         if found is not None:
-            seen.prefect()
-            if not seen.world.alerts_applied(found, seen.catalog()):
+            prefect = seen.prefect()
+            if not seen.world.alerts_applied(found, seen.catalog(), prefect):
                 yield host.unapplied()
 
 

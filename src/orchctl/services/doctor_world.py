@@ -14,6 +14,7 @@ from orchctl.core.crontab import CronEntry
 from orchctl.core.deliveries import Delivery
 from orchctl.core.doctor import Finding, unknown
 from orchctl.core.doctor_facts import Backup, Disk, FileFacts, Listener, Requirement, Sampled, Who
+from orchctl.core.doctor_hosts import Mount
 from orchctl.core.doctor_server import port_of
 from orchctl.core.installation import Installation
 from orchctl.core.legacy import Manager, Units
@@ -21,10 +22,18 @@ from orchctl.core.legacy_report import Report
 from orchctl.core.plan import Plan
 from orchctl.errors import OrchctlError, PrefectUnauthorized, StateBroken
 from orchctl.services import legacy, status, sync
+from orchctl.services.alerts import AlertsInPrefect
 from orchctl.services.ownership import Journals, OwnerFiles
 from orchctl.services.ports import Applied, ManifestTree, Prefect, StackHost
 
 _T = TypeVar("_T")
+
+
+class Server(Prefect, AlertsInPrefect, Protocol):
+    """Prefect with its alerts. `clock_offset_s`: how far its clock was ahead in its last answer, None: not said."""
+
+    @property
+    def clock_offset_s(self) -> float | None: ...  # noqa: D102
 
 
 class Systemds(Protocol):
@@ -50,6 +59,7 @@ class Facts:
     """Facts of this host. See `adapters/doctor_facts.py`, `doctor_sockets.py` and `doctor_versions.py`.
 
     `variables` gives the names that an environment file sets, none where it cannot be read. `zone` is the host's.
+    `mount` is the file system of a folder, None where that cannot be known.
     """
 
     file: Callable[[str], FileFacts | None]
@@ -62,6 +72,7 @@ class Facts:
     requirements: Callable[[str], tuple[Requirement, ...]]
     within: Callable[[str, str], bool]
     variables: Callable[[str], Collection[str]]
+    mount: Callable[[str], Mount | None]
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,12 @@ class World:
     """What there is to look at. Each callable may raise OrchctlError: then what needs it is not known.
 
     `python` is the interpreter that runs doctor. `settings` are those of an installation's units, secrets among them.
-    `connect` gives a client with our credentials, `bare` one without; `ours`: whether we have any. `offset`: how far
-    the clock of Prefect's server was ahead in its last answer, seconds, None where it did not say. `background` are the
+    `connect` gives a client with our credentials, `bare` one without; `ours`: whether we have any. `background` are the
     processes of `host up`, `stack` the units of an installation, `changed_units` those whose files are not what this
-    orchctl would install. `unfinished_restore`: the archive whose restore was interrupted. `alerts` None: there is no
-    alerts.toml; `alerts_applied`: whether Prefect and this host have what it says. `watched` is when the watchdog
-    looked last, None: never.
+    orchctl would install. `unfinished_restore`: the archive whose restore was interrupted; `unfinished_upgrade`: what
+    is unfinished, in words. `alerts` None: there is no alerts.toml; `alerts_applied`: whether Prefect and this host
+    have what it says; `deliveries`: how each channel answered last. The last three are asked with the catalog, `alerts`
+    and `deliveries` with None where it cannot be read. `watched` is when the watchdog looked last, None: never.
     """
 
     config_dir: str
@@ -84,23 +95,23 @@ class World:
     installation: Callable[[], Installation | None]
     settings: Callable[[Installation], Mapping[str, str]]
     api_url: Callable[[], str]
-    connect: Callable[[], Prefect]
+    connect: Callable[[], Server]
     bare: Callable[[], Prefect]
     ours: Callable[[], bool]
-    offset: Callable[[], float | None]
     background: StackHost
     stack: Callable[[Installation], StackHost]
     changed_units: Callable[[Installation], Collection[str]]
     unfinished_restore: Callable[[], str | None]
+    unfinished_upgrade: Callable[[], str | None]
     systemd: Systemds
     crontabs: Crontabs
     owners: OwnerFiles
     handovers: Journals
     applied: Applied
     tree: Callable[[str], ManifestTree]
-    alerts: Callable[[], Alerts | None]
-    alerts_applied: Callable[[Alerts, Catalog], bool]
-    deliveries: Callable[[], Sequence[Delivery]]
+    alerts: Callable[[Catalog | None], Alerts | None]
+    alerts_applied: Callable[[Alerts, Catalog, Server], bool]
+    deliveries: Callable[[Catalog | None], Sequence[Delivery]]
     watched: Callable[[], datetime | None]
     last_backup: Callable[[], Backup | None]
     facts: Facts
@@ -151,14 +162,14 @@ class Seen:
         self.read_catalog = Once(world.catalog)
         self.installation = Once(world.installation)
         self.api_url = Once(world.api_url)
-        self.client = Once(lambda: cast(Prefect, _Remembered(world.connect())))
+        self.client = Once(lambda: cast(Server, _Remembered(world.connect())))
         self.version = Once(lambda: self.client().version())
         self.bare = Once(self._bare)
         self.listeners = Once(self._listeners)
         self.status = Once(self._status)
         self.plan = Once(self._plan)
         self.survey = Once(self._survey)
-        self.alerts = Once(world.alerts)
+        self.alerts = Once(lambda: world.alerts(self.read_catalog.or_none()))
         self.worker = Once(self._worker)
         self._sampled: dict[str, Once[Sampled]] = {}
 
@@ -183,7 +194,7 @@ class Seen:
             raise OrchctlError("there is no alerts.toml to go by", hint="see `alerts`") from found
         return found
 
-    def prefect(self) -> Prefect:
+    def prefect(self) -> Server:
         """Return a Prefect that answers. Raises OrchctlError."""
         found = self.version.or_error()
         if isinstance(found, OrchctlError):

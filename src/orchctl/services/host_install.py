@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from orchctl.core import database_url, host_settings, host_units
 from orchctl.core.env_file import parse
@@ -12,13 +13,15 @@ from orchctl.core.installation import AUTH_CLIENT, RECOVER_TIMER, SERVER_UNIT, I
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError, StateBroken, UsageError
 from orchctl.services import stack
 from orchctl.services.host_install_ports import Asked, Host, Units
-from orchctl.services.ports import StackHost
+from orchctl.services.ports import Prefect, StackHost
 from orchctl.services.stack import HEARTBEAT_SLACK, Clock, Status
 
 DEFAULT_PORT = 4200
 RECOVER = "recover"
 """The part beside server and workers: the timer that looks for lost runs."""
 _STOP_S = 120.0
+_HEARTBEAT_S = 40.0
+"""A worker tells the server every 30 seconds that it is there."""
 _AGAIN = "`orchctl host install` goes on with it, `orchctl host uninstall` takes it back"
 
 
@@ -49,7 +52,7 @@ def plan(host: Host, asked: Asked) -> Plan:
     Raises UsageError for what cannot be meant, NotAllowed where this user may not, GateRefused where something of
     somebody else's is in the way.
     """
-    before = host.records.read()
+    before = _ours(host)
     server = asked.server if asked.server is not None else before.server if before is not None else True
     _check(host, asked, before, server=server)
     text = host.records.settings_text()
@@ -70,6 +73,33 @@ def plan(host: Host, asked: Asked) -> Plan:
     after = replace(after, folders=tuple(dict.fromkeys([*after.folders, *made])))
     files = (FileChange(host.records.settings_path, text, settings, private=True), *units)
     return _what_follows(host, before, after, files, linger=lingers is False)
+
+
+def _ours(host: Host) -> Installation | None:
+    """Return what is installed, None where nothing is. Raises GateRefused where it is another host's, StateBroken."""
+    its = host.records.read()
+    if its is not None and its.hostname not in {"", host.hostname} and not _renamed(host, its):
+        record = f"{its.state_dir}/host/installation.json"
+        raise GateRefused(
+            f"{its.state_dir} holds the installation of {its.hostname}, and this host is {host.hostname}",
+            hint=f"give this host a state directory of its own: --state-dir DIR; if it was renamed, say so in {record}",
+        )
+    return its
+
+
+def _renamed(host: Host, its: Installation) -> bool:
+    """Whether it is this host that had another name: its units are here. A user's home may be on two hosts."""
+    texts = map(host.units.read, its.units)
+    return its.scope == "system" and any(text is not None and host_units.is_ours(text, its.state_dir) for text in texts)
+
+
+def _pools(asked: Asked, before: Installation | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the pools that were named, and those that this host is to serve. Raises UsageError for another."""
+    only = asked.only or (before.only if before is not None else ())
+    for name in only:
+        if name not in asked.pools:
+            raise UsageError(f"there is no work pool {name!r} in the catalog", hint=f"it has {', '.join(asked.pools)}")
+    return only, {pool: places for pool, places in asked.pools.items() if not only or pool in only}
 
 
 def _what_follows(
@@ -124,6 +154,7 @@ def _check(host: Host, asked: Asked, before: Installation | None, *, server: boo
 
 def _installation(host: Host, asked: Asked, before: Installation | None, *, server: bool) -> Installation:
     url = asked.api_url
+    only, pools = _pools(asked, before)
     if server:
         same = host_settings.port_of(before.api_url) if before is not None and before.server else None
         port = host.free_port() if asked.port == 0 else asked.port or same or DEFAULT_PORT
@@ -143,10 +174,12 @@ def _installation(host: Host, asked: Asked, before: Installation | None, *, serv
         home=f"{asked.state_dir}/prefect",
         settings=host.records.settings_path,
         units=(),
-        pools=dict(asked.pools),
+        pools=pools,
         server=server,
         folders=before.folders if before is not None else (),
         lingering=before.lingering if before is not None else False,
+        hostname=host.hostname,
+        only=only,
     )
 
 
@@ -215,6 +248,9 @@ def apply(host: Host, planned: Plan, clock: Clock, say: Callable[[str], None]) -
                 units.write(change.path, change.after)
                 say(f"wrote {change.path}")
         units.reload()
+        if not after.server:
+            # Before a boot could start them.
+            _no_namesake(host, after, clock, say)
         for name in planned.enable:
             units.enable(name)
         found = _start(host, planned, clock, say)
@@ -232,6 +268,33 @@ def _start(host: Host, planned: Plan, clock: Clock, say: Callable[[str], None]) 
     if RECOVER_TIMER in planned.restart:
         host.units.restart(RECOVER_TIMER)
     return up(host, planned.after, clock, say, anew=planned.restart)
+
+
+def _no_namesake(host: Host, its: Installation, clock: Clock, say: Callable[[str], None]) -> None:
+    """Raise GateRefused where another host has a worker of the name that one of ours will have.
+
+    Each would take the other's runs for its own, find no process that carries them, and put them back while they run.
+    """
+    acts, prefect = host.stack(its), host.connect(its)
+    for pool in its.pools:
+        name = acts.worker_name(pool)
+        if acts.alive(f"worker-{pool}") or (first := _heard(prefect, pool, name)) is None:
+            continue
+        say(f"a worker {name} was heard of at {first:%H:%M:%S}Z: waiting whether it still is, on another host")
+        deadline = clock.monotonic() + _HEARTBEAT_S
+        while clock.monotonic() < deadline:
+            clock.sleep(1.0)
+            if _heard(prefect, pool, name) not in {first, None}:
+                raise GateRefused(
+                    f"another host has a worker {name}: it polls the pool {pool}, and none runs here",
+                    hint="each host needs a name of its own: hostnamectl set-hostname NAME",
+                )
+
+
+def _heard(prefect: Prefect, pool: str, name: str) -> datetime | None:
+    """Return when the server heard last of a worker that it calls online, None where there is none of this name."""
+    workers = prefect.workers(pool) if prefect.pool(pool) is not None else ()
+    return next((each.last_heartbeat for each in workers if each.online and each.name == name), None)
 
 
 def up(
@@ -298,7 +361,7 @@ class Uninstalled:
 
 def uninstall(host: Host, clock: Clock, say: Callable[[str], None]) -> Uninstalled:
     """Take back what an install added, and nothing else. Repeatable, also after a kill halfway."""
-    its = host.records.read()
+    its = _ours(host)
     settings = host.records.settings_text()
     if its is None:
         if settings is not None:

@@ -64,9 +64,9 @@ class Records(Protocol):
 class Host:
     """This host, as an installation needs it.
 
-    `stack` returns what acts on the units of an installation, `connect` a client for its API. `background` are the
-    processes that `host up` has started and that run. `may_run` and `may_keep` say whether a user may run a program,
-    and write into a folder.
+    `hostname` is its name. `stack` returns what acts on the units of an installation, `connect` a client for its API.
+    `background` are the processes that `host up` has started and that run. `may_run` and `may_keep` say whether a user
+    may run a program, and write into a folder.
     """
 
     units: Units
@@ -79,6 +79,7 @@ class Host:
     may_run: Callable[[str, str], bool]
     may_keep: Callable[[str, str], bool]
     new_auth: Callable[[], str]
+    hostname: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class Asked:
     """What an installation is to be. None for `port`, `database` and `server` leaves it as it is, or to the default.
 
     `database` is `sqlite` or a URL of Postgres, password included; `api_url` and `auth` are of a server elsewhere.
-    `by_hand` is the command that does the same as root.
+    `pools` are those of the catalog; `only` names some of them, empty: as it is, or all. `by_hand` is the command that
+    does the same as root.
     """
 
     scope: Scope
@@ -101,3 +103,4 @@ class Asked:
     api_url: str | None
     auth: str | None
     by_hand: str
+    only: tuple[str, ...] = ()

@@ -129,7 +129,7 @@ def _read(
             silent.append(error)
     if not answers:
         raise silent[0]
-    return answers, [f"left out: {error.message}" for error in silent]
+    return answers, [f"left out: {'; '.join(filter(None, (error.message, error.hint)))}" for error in silent]
 
 
 def _unknown_services(names: Iterable[str], answers: Sequence[Units]) -> list[str]:

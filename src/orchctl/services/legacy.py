@@ -44,6 +44,7 @@ def survey(
         raise next(iter(asked.errors.values()))
     heard = asked.heard(lines, found, host_zone, now)
     triggers = legacy_report.triggers(jobs, heard, others=whole)
+    silent = {f"{manager}: {error.message}": error.hint for manager, error in asked.errors.items() if manager in named}
     return Report(
         triggers,
         legacy_findings.findings(triggers, heard),
@@ -51,7 +52,8 @@ def survey(
         host_zone,
         now,
         notes=(*(error.message for manager, error in asked.errors.items() if manager not in named), *unread),
-        silent=tuple(f"{manager}: {error.message}" for manager, error in asked.errors.items() if manager in named),
+        silent=tuple(silent),
+        hints={text: hint for text, hint in silent.items() if hint},
     )
 
 

@@ -86,6 +86,8 @@ class Applied(Protocol):
 
     def read(self, digest: str) -> Catalog | None: ...  # noqa: D102
     def write(self, catalog: Catalog) -> Path: ...  # noqa: D102
+    def state_id(self) -> str | None: ...  # noqa: D102
+    def make_state_id(self) -> str: ...  # noqa: D102
 
 
 class Owners(Protocol):
@@ -112,7 +114,7 @@ class ManifestTree(Protocol):
     def all_manifests(self, *, skipped: list[Skipped]) -> Iterator[tuple[Path, dict[str, Any]]]: ...  # noqa: D102
     def append(self, event: Mapping[str, Any]) -> None: ...  # noqa: D102
     def logs_in(self, directory: Path) -> list[Path]: ...  # noqa: D102
-    def read_log(self, path: Path, offset: int) -> bytes: ...  # noqa: D102
+    def read_log(self, path: Path, offset: int) -> Iterator[bytes]: ...  # noqa: D102
     def directory_of(self, run: Run) -> Path: ...  # noqa: D102
     def run_directory(self, asset: str, game_date: date, run_id: str) -> Path: ...  # noqa: D102
 

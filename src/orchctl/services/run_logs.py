@@ -23,8 +23,8 @@ class Logs:
     tree: ManifestTree
     directory: Path
     step: str | None = None
-    _offsets: dict[Path, int] = field(default_factory=dict)
-    _rests: dict[Path, bytes] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+    _rests: dict[str, bytes] = field(default_factory=dict)
 
     def new(self, *, last: bool) -> Iterator[bytes]:
         """Yield what is new since the last call. `last`: nothing more will come."""
@@ -49,17 +49,24 @@ class Logs:
     def _named(self, name: str, directory: Path, *, last: bool) -> Iterator[bytes]:
         before = f"{name} | ".encode()
         for path in self.tree.logs_in(directory):
+            log = _name_of(path)
             for chunk in self._chunks(path):
-                *lines, self._rests[path] = (self._rests.get(path, b"") + chunk).split(b"\n")
+                *lines, self._rests[log] = (self._rests.get(log, b"") + chunk).split(b"\n")
                 if lines:
                     yield b"".join(before + line + b"\n" for line in lines)
-            if last and (rest := self._rests.pop(path, b"")):
+            if last and (rest := self._rests.pop(log, b"")):
                 yield before + rest + b"\n"
 
     def _chunks(self, path: Path) -> Iterator[bytes]:
-        while chunk := self.tree.read_log(path, self._offsets.get(path, 0)):
-            self._offsets[path] = self._offsets.get(path, 0) + len(chunk)
+        log = _name_of(path)
+        for chunk in self.tree.read_log(path, self._offsets.get(log, 0)):
+            self._offsets[log] = self._offsets.get(log, 0) + len(chunk)
             yield chunk
+
+
+def _name_of(log: Path) -> str:
+    """Return what a log is known by, whether it was compressed since it was looked at or not."""
+    return str(log).removesuffix(".gz")
 
 
 def chunks(
@@ -87,3 +94,12 @@ def chunks(
         if ended:
             return
         sleep(FOLLOW_POLL_S)
+
+
+def note(tree: ManifestTree, run: Run) -> str | None:
+    """Return what to tell who asked for the log of a run that has none any more; None where there is one, or may be."""
+    directory = tree.directory_of(run)
+    every = [directory, *tree.step_directories(directory).values()]
+    if run.status in {"running", "skipped", "observed"} or any(tree.logs_in(each) for each in every):
+        return None
+    return f"run {run.run_id} has no log: it left none, or `orchctl host prune` removed it"

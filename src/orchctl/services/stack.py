@@ -263,7 +263,8 @@ def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
     started_here = name in host.names() and host.pid(name) is None
     alive = [worker for worker in online if not (started_here and worker.name == host.worker_name(pool))]
     detail = f"{len(alive)} online in pool {pool}" + ("; its process is gone" if started_here else "")
-    return Part(name, host.pid(name), bool(alive), detail, _log(host, name))
+    # Those of other hosts do not make up for one that this host keeps, and that is gone.
+    return Part(name, host.pid(name), bool(alive) and not started_here, detail, _log(host, name))
 
 
 def _log(host: StackHost, name: str) -> str | None:

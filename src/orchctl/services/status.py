@@ -161,12 +161,21 @@ def _gathered(world: World, found: tuple[RemoteDeployment, ...]) -> Gathered:
         pools={job.work_pool: RemotePool(job.work_pool, "process", False, None) for job in catalog.jobs.values()},
         applied={digest: _believed(world.applied, digest) for digest in sorted(digests)},
         state_dir=world.state_dir,
+        state_id=_state_id(world.applied),
     )
 
 
 def _believed(applied: Applied, digest: str) -> Catalog | None:
     try:
         return applied.read(digest)
+    except OrchctlError:
+        return None
+
+
+def _state_id(applied: Applied) -> str | None:
+    """Return the id of the state directory; of one that cannot be believed, none: then every deployment differs."""
+    try:
+        return applied.state_id()
     except OrchctlError:
         return None
 

@@ -81,6 +81,7 @@ def _gather(catalog: Catalog, prefect: Prefect, applied: Applied, *, state_dir: 
         state_dir=state_dir,
         queues={name: prefect.queues(name) for name, pool in pools.items() if pool is not None},
         limits=prefect.limits() if limited else (),
+        state_id=applied.state_id(),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from orchctl.core.alerts import Alerts, Channel, Secret
-from orchctl.core.catalog import Catalog
+from orchctl.core.catalog import UNNAMED, Catalog
 from orchctl.core.deliveries import Answer, Letter
 from orchctl.core.doctor_facts import Backup, Disk
 from orchctl.core.handover_journal import Handover
@@ -58,11 +58,18 @@ class Clock:
 class InForce:
     """The catalog that counts: what was applied on this host, None where nothing was, or it cannot be read.
 
-    `problem` is what is wrong with the catalog's files, None where they are valid or there are none.
+    `problem` is what is wrong with the catalog's files, None where they are valid or there are none. `named` is the
+    name in the files, None where they cannot be read.
     """
 
     catalog: Catalog | None
     problem: str | None = None
+    named: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Under which name the answers of its channels are written down."""
+        return self.named or (self.catalog.name if self.catalog is not None else UNNAMED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def watchdog(world: World, *, dry: bool = False) -> Look:
         outbox=(*memory.outbox, *_letters(world, decided.letters, now)),
         digest=in_force.catalog.digest if in_force.catalog is not None else memory.digest,
     )
-    look = _told(world, memory, look, begun)
+    look = _told(world, in_force.name, memory, look, begun)
     return _pinged(world, _rest(world, in_force.catalog, look, begun))
 
 
@@ -189,7 +189,7 @@ def _letters(world: World, messages: Mapping[str, tuple[Message, ...]], now: dat
             yield Letter(world.new_id(), channel, message, now, now)
 
 
-def _told(world: World, memory: Memory, look: Look, begun: float) -> Look:
+def _told(world: World, catalog: str, memory: Memory, look: Look, begun: float) -> Look:
     """Send what waits. What is to be told is remembered before it is sent: a kill in between sends it twice, not never.
 
     Where nothing can be remembered it is sent all the same.
@@ -215,7 +215,7 @@ def _told(world: World, memory: Memory, look: Look, begun: float) -> Look:
     for name in going:
         said = next((each for each in found[name] if not each.ok), found[name][-1])
         waiting = sum(letter.channel == name for letter in outbox)
-        unnoted = world.store.note(name, said, world.clock.now(), waiting=waiting)
+        unnoted = world.store.note(catalog, name, said, world.clock.now(), waiting=waiting)
         notes += [f"what {name} answered cannot be written down: {unnoted}"] if unnoted is not None else []
     return replace(look, sent=tuple(sent), waiting=len(outbox), notes=tuple(notes))
 
@@ -247,8 +247,9 @@ def _pinged(world: World, look: Look) -> Look:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What a test of channels works with; as in `World`."""
+    """What a test of channels works with; as in `World`. `catalog` is its name."""
 
+    catalog: str
     alerts: Alerts
     post: Post
     store: Store
@@ -263,5 +264,5 @@ def send_test(world: Sending, names: Iterable[str], *, at: datetime) -> tuple[Se
     found = world.post.send_all(letters, world.alerts.channels, within_s=SENDING_S)
     waiting = Counter(letter.channel for letter in world.store.memory()[0].outbox)
     for name, answers in found.items():
-        world.store.note(name, answers[0], at, waiting=waiting[name])
+        world.store.note(world.catalog, name, answers[0], at, waiting=waiting[name])
     return tuple(Sent(name, message.subject, found[name][0]) for name in letters)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +51,6 @@ def deliver(catalog: str, channel: str) -> None:
             catalog,
             channel,
             post=AlertPost(state, wiring.environment()),
-            new_id=lambda: uuid.uuid4().hex,
             now=_now,
             sleep=time.sleep,
             wait=True,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orchctl
-from orchctl.adapters import host_lock, scratch_server, unpacking
+from orchctl.adapters import belief, host_lock, scratch_server, unpacking
 from orchctl.adapters.backups import Shelf
 from orchctl.adapters.databases import SqliteDatabase
 from orchctl.adapters.installed import Installed
+from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.postgres import PostgresDatabase
 from orchctl.adapters.restoring import Place
 from orchctl.core.database_url import Kind, Sqlite
@@ -75,10 +76,18 @@ def target(app: App, environment: Mapping[str, str]) -> Target:
     return Target(
         place=Place(app.settings.state_dir, app.settings.config_dir, home),
         running=lambda: in_use.running(
-            app.stack, app.systemd, installed, lambda url: app.connect(url, attempts=1, patience=in_use.PATIENCE_S)
+            _background(app),
+            app.systemd,
+            installed,
+            lambda url: app.connect(url, attempts=1, patience=in_use.PATIENCE_S),
         ),
         encryption_key=unpacking.key_in(held),
     )
+
+
+def _background(app: App) -> LocalStack:
+    """Return what `host up` started, to look at: root believes what the state directory's owner wrote there."""
+    return LocalStack(app.settings.state_dir, {}, trust=belief.owner(app.settings.state_dir))
 
 
 def _database(app: App, environment: Mapping[str, str]) -> PrefectDatabase:
@@ -88,7 +97,7 @@ def _database(app: App, environment: Mapping[str, str]) -> PrefectDatabase:
             installation=installed,
             settings=Installed.settings(installed) if installed is not None and installed.server else {},
             named=app.settings.api_url,
-            started=app.stack.api_url(),
+            started=_background(app).api_url(),
             own=own,
         )
     )

@@ -15,8 +15,10 @@ from orchctl.adapters.prefect_parse import bare_url
 from orchctl.core import host_units
 from orchctl.core.installation import AUTH_CLIENT
 from orchctl.services import alerts
-from orchctl.services.doctor_world import Facts, Once, World
-from orchctl.wiring import App, host
+from orchctl.services.doctor_world import Facts, World
+from orchctl.services.watch_ports import InForce
+from orchctl.wiring import App, host, upgrade
+from orchctl.wiring.watchdog import last_applied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from orchctl.adapters.prefect_api import PrefectApi
     from orchctl.core.alerts import Alerts
     from orchctl.core.catalog import Catalog
+    from orchctl.core.deliveries import Delivery
     from orchctl.core.installation import Installation
+    from orchctl.services.doctor_world import Server
 
 PATIENCE_S = 6.0
 """So long is waited for Prefect in all, beyond what a server that is well takes."""
@@ -44,36 +48,34 @@ class _Looking(App):
 
 
 def world(app: App, environment: Mapping[str, str]) -> World:
-    """Return this host, its catalog and its server, none of them looked at yet. Under sudo those of who called it."""
-    app = _Looking(host.acting(app).settings, environment)
+    """Return this host, its catalog and its server, none of them looked at yet."""
+    app = _Looking(app.settings, environment)
     settings = app.settings
-    catalog = Once(lambda: toml_files.load(settings.config_dir, trust=app.trusted))
-    client = Once(lambda: app.connect(app.api_url, attempts=1, patience=PATIENCE_S))
     return World(
         config_dir=str(settings.config_dir),
         state_dir=str(settings.state_dir),
         python=sys.executable,
-        catalog=catalog,
+        catalog=lambda: toml_files.load(settings.config_dir, trust=app.trusted),
         installation=lambda: app.installation,
         settings=Installed.settings,
         api_url=lambda: app.api_url,
-        connect=client,
+        connect=lambda: app.connect(app.api_url, attempts=1, patience=PATIENCE_S),
         bare=lambda: _bare(app, environment),
         ours=lambda: _has_credentials(app, environment),
-        offset=lambda: client().clock_offset_s,
         background=app.stack,
         stack=lambda its: host.unit_stack(app, its),
         changed_units=lambda its: _changed_units(app, its),
         unfinished_restore=lambda: _unfinished_restore(app),
+        unfinished_upgrade=lambda: upgrade.unfinished(app),
         systemd=app.systemd,
         crontabs=app.crontabs,
         owners=app.owners,
         handovers=app.handovers,
         applied=app.applied,
         tree=app.tree,
-        alerts=lambda: _alerts(app, catalog),
-        alerts_applied=lambda found, its: _alerts_applied(app, client(), found, its),
-        deliveries=lambda: tuple(Deliveries(settings.state_dir).last().values()),
+        alerts=lambda catalog: toml_files.alerts(settings.config_dir, catalog, trust=app.trusted),
+        alerts_applied=lambda found, catalog, prefect: _alerts_applied(app, prefect, found, catalog),
+        deliveries=lambda catalog: _deliveries(app, catalog),
         watched=AlertBoxes(settings.state_dir).watchdog_looked,
         last_backup=lambda: backups.last(settings.state_dir).known,
         facts=_facts(app),
@@ -93,6 +95,7 @@ def _facts(app: App) -> Facts:
         requirements=doctor_versions.requirements,
         within=doctor_versions.within,
         variables=env_files.variables_or_none,
+        mount=doctor_facts.mount,
     )
 
 
@@ -111,11 +114,12 @@ def _has_credentials(app: App, environment: Mapping[str, str]) -> bool:
     return installed is not None and installed.api_url == app.api_url and AUTH_CLIENT in Installed.settings(installed)
 
 
-def _alerts(app: App, catalog: Once[Catalog]) -> Alerts | None:
-    return toml_files.alerts(app.settings.config_dir, catalog.or_none(), trust=app.trusted)
+def _deliveries(app: App, catalog: Catalog | None) -> tuple[Delivery, ...]:
+    name = InForce(catalog or last_applied(app, None)[0]).name
+    return tuple(Deliveries(app.settings.state_dir).last(name).values())
 
 
-def _alerts_applied(app: App, prefect: PrefectApi, found: Alerts, catalog: Catalog) -> bool:
+def _alerts_applied(app: App, prefect: Server, found: Alerts, catalog: Catalog) -> bool:
     pools = sorted({job.work_pool for job in catalog.jobs.values()})
     return alerts.propose(found, catalog.name, pools, prefect, AlertBoxes(app.settings.state_dir)).empty
 

@@ -7,13 +7,13 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchctl import wiring
 from orchctl.adapters import host_facts, local_stack, unit_links
-from orchctl.adapters.host_units import HostUnits, may_keep, may_run, state_dir_of_system_units
+from orchctl.adapters.host_units import HostUnits, may_keep, may_run
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.unit_stack import UnitStack
 from orchctl.core.installation import AUTH_CLIENT, Installation, Scope
@@ -28,30 +28,6 @@ if TYPE_CHECKING:
 
 DATABASE_URL = "ORCHCTL_DATABASE_URL"
 """The environment's variable for a database's URL with a password: an argument could be read by everybody."""
-
-
-def acting(app: App, user: str | None = None) -> App:
-    """Return the app of whom root acts for, with that user's state and catalog.
-
-    That is `user`, else whose installation the system's units are, else who called sudo. What the command line or the
-    environment names stays; for everybody else it is `app` itself.
-    """
-    environment = wiring.environment()
-    if os.geteuid() != 0:
-        return app
-    default = wiring.Settings.of({key: value for key, value in environment.items() if not key.startswith("ORCHCTL_")})
-    settings = app.settings
-    found = state_dir_of_system_units() if user is None else None
-    its = Installed(Path(found)).read() if found is not None and settings.state_dir == default.state_dir else None
-    user = user or (its.user if its is not None else environment.get("SUDO_USER") or "root")
-    if user == "root" and its is None:
-        return app
-    theirs = wiring.Settings.of({"HOME": host_facts.account(user).pw_dir})
-    if settings.state_dir == default.state_dir:
-        settings = replace(settings, state_dir=Path(its.state_dir) if its is not None else theirs.state_dir)
-    if settings.config_dir == default.config_dir and not (settings.config_dir / "jobs.toml").exists():
-        settings = replace(settings, config_dir=Path(its.config_dir) if its is not None else theirs.config_dir)
-    return wiring.App(settings, environment)
 
 
 def clock(app: App) -> Clock:
@@ -83,6 +59,7 @@ def host(app: App, manager: Manager) -> Host:
         may_run=may_run,
         may_keep=may_keep,
         new_auth=lambda: f"orchctl:{secrets.token_urlsafe(32)}",
+        hostname=host_facts.here().hostname,
     )
 
 
@@ -101,6 +78,7 @@ class Words:
     database: str | None
     database_file: Path | None
     server: bool | None
+    only: tuple[str, ...] = ()
 
 
 def asked(app: App, words: Words) -> Asked:
@@ -143,6 +121,7 @@ def asked(app: App, words: Words) -> Asked:
         api_url=app.settings.api_url,
         auth=environment.get(AUTH_CLIENT) or None,
         by_hand=_by_hand(app, user, words),
+        only=words.only,
     )
 
 
@@ -170,6 +149,7 @@ def _by_hand(app: App, user: str, words: Words) -> str:
     options += [f"--database {words.database}"] if words.database is not None else []
     options += [f"--database-file {words.database_file.absolute()}"] if words.database_file is not None else []
     options += ["--no-server"] if words.server is False else []
+    options += [f"--pool {pool}" for pool in words.only]
     options += [f"--api-url {app.settings.api_url}"] if app.settings.api_url is not None else []
     return f"sudo {sys.executable} -m orchctl {' '.join(options)}"
 

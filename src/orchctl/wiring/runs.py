@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchctl import wiring
-from orchctl.adapters import belief, host_facts
+from orchctl.adapters import belief, host_facts, state_id
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.as_of import AsOf
 from orchctl.adapters.claims import Claims, Locks
 from orchctl.adapters.manifests import Manifests
 from orchctl.adapters.owners import Owners
+from orchctl.core.deployments import STATE_ID_VARIABLE
 from orchctl.services import observe
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ _T = TypeVar("_T")
 
 
 def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T:
-    """Return the outside of a run, as `make` (`runner.shapes.Host`) takes it."""
+    """Return the outside of a run, as `make` (`runner.shapes.Host`) takes it.
+
+    Raises StateBroken where the job was synced with another state directory than this host's.
+    """
     environment = wiring.environment()
     state = wiring.state_dir_of(environment)
+    if told := environment.get(STATE_ID_VARIABLE):
+        state_id.check(state, told)
     eyes = wiring.eyes_of(environment, state, None)
     return make(
         applied=AppliedCatalogs(state),

@@ -55,6 +55,7 @@ def sending(app: App, environment: Mapping[str, str]) -> Sending:
     """Return what a test of channels works with. Raises CatalogInvalid, NotAllowed."""
     directory = app.settings.config_dir
     return Sending(
+        catalog=in_force(app, None).name,
         alerts=toml_files.alerts(directory, app.catalog_if_valid, trust=app.trusted) or Alerts(),
         post=Senders(environment),
         store=Deliveries(app.settings.state_dir),
@@ -74,7 +75,7 @@ def status(app: App) -> Standing:
         looked_at=AlertBoxes(app.settings.state_dir).watchdog_looked(),
         open={key: each for key, each in memory.troubles.items() if each.over is None},
         waiting=len(memory.outbox),
-        deliveries=tuple(store.last().values()),
+        deliveries=tuple(store.last(in_force(app, memory.digest).name).values()),
     )
 
 
@@ -139,14 +140,21 @@ def _kept(store: Deliveries) -> Alerts:
 
 def in_force(app: App, digest: str | None) -> InForce:
     """Return the catalog that counts: that of the files where it was applied, else the one that was in force last."""
-    problem, catalog = None, None
+    problem, catalog, named = None, None, None
     try:
         catalog = app.catalog_or_none
+        named = catalog.name if catalog is not None else None
     except (CatalogInvalid, NotAllowed) as error:
         problem = error.summary
-    written = app.applied.written()
-    if catalog is not None and catalog.digest in written:
+    if catalog is not None and catalog.digest in app.applied.written():
         return InForce(catalog)
+    found, unread = last_applied(app, digest)
+    return InForce(found, problem or unread, named)
+
+
+def last_applied(app: App, digest: str | None) -> tuple[Catalog | None, str | None]:
+    """Return the applied catalog of a digest, else the one that was applied last, and why one could not be read."""
+    written, problem = app.applied.written(), None
     newest = sorted(written, key=lambda each: written[each], reverse=True)
     for each in ([digest] if digest in written else []) + newest:
         try:
@@ -155,8 +163,8 @@ def in_force(app: App, digest: str | None) -> InForce:
             problem = problem or error.message
             continue
         if found is not None:
-            return InForce(found, problem)
-    return InForce(None, problem)
+            return found, problem
+    return None, problem
 
 
 def timer(app: App) -> WatchTimer:
@@ -216,14 +224,13 @@ def _deliver(
     """Send what Prefect's automations told and could not be delivered; return how many messages were taken."""
     boxes, sent = AlertBoxes(app.settings.state_dir), 0
     for name in alerts.channels:
-        if left() < 1 or not boxes.box(name).waiting:
+        if left() < 1 or not boxes.box(catalog, name).waiting:
             continue
         sent += alert_delivery.deliver(
             boxes,
             catalog,
             name,
             post=_Bounded(senders, store, left),
-            new_id=lambda: uuid.uuid4().hex,
             now=app.now,
             sleep=time.sleep,
             wait=False,

@@ -1,0 +1,95 @@
+"""What `orchctl host prune` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchctl.cli import render
+
+if TYPE_CHECKING:
+    from orchctl.core.retention import Kind
+    from orchctl.services.prune import Pruned, Row
+    from orchctl.wiring import Settings
+
+_WOULD: dict[Kind, str] = {
+    "history": "runs in Prefect to delete",
+    "compress_logs": "logs to compress",
+    "logs": "logs to remove",
+    "manifests": "folders of runs to remove",
+    "state": "claims and journals to remove",
+}
+_DID: dict[Kind, str] = {
+    "history": "runs in Prefect deleted",
+    "compress_logs": "logs compressed",
+    "logs": "logs removed",
+    "manifests": "folders of runs removed",
+    "state": "claims and journals removed",
+}
+
+
+def nothing_named(settings: Settings) -> None:
+    """Say that nothing says what is too old."""
+
+    def text() -> None:
+        render.line("nothing is removed: no policy says when something is too old")
+        render.note('hint: [retention] in jobs.toml, such as history = "90d" (docs/retention.md); or --older-than 90d')
+
+    render.emit("host prune", _json(None, dry_run=False), text, settings)
+
+
+def would(found: Pruned, settings: Settings) -> None:
+    """Show what would go."""
+    data = _json(found, dry_run=True)
+    render.emit("host prune", data, lambda: _text(found, _WOULD, render.line), settings, errors=_errors(found))
+
+
+def before(found: Pruned) -> None:
+    """Show what is about to go, to who is asked."""
+    _text(found, _WOULD, render.note)
+
+
+def pruned(done: Pruned, settings: Settings) -> None:
+    """Show what went."""
+    data = _json(done, dry_run=False)
+    render.emit("host prune", data, lambda: _text(done, _DID, render.line), settings, errors=_errors(done))
+
+
+def _text(found: Pruned, words: dict[Kind, str], say: Callable[[str], None]) -> None:
+    for kind, cutoff in found.cutoffs.items():
+        rows = [row for row in found.rows if row.kind == kind]
+        total = sum(row.count for row in rows)
+        say(f"{total} {words[kind]}{_bytes(rows)}, of before {render.jsonable(cutoff.replace(microsecond=0))}")
+        for row in rows:
+            say(f"  {row.job}: {row.count}{_bytes([row])}")
+        for each in found.kept:
+            if each.kind == kind:
+                say(f"  {each.job}: {each.count} kept: {each.reason}")
+    for problem in found.problems:
+        where = words[problem.kind] if problem.job is None else f"{words[problem.kind]}, {problem.job}"
+        render.note(f"not done: {where}: {problem.error.message}")
+        if problem.error.hint:
+            render.note(f"hint: {problem.error.hint}")
+
+
+def _bytes(rows: Sequence[Row]) -> str:
+    sizes = [row.size_bytes for row in rows if row.size_bytes is not None]
+    return f" ({render.size(sum(sizes))})" if sizes else ""
+
+
+def _json(found: Pruned | None, *, dry_run: bool) -> dict[str, Any]:
+    """Return it as JSON; None: nothing was named."""
+    return {
+        "dry_run": dry_run,
+        "cutoffs": {} if found is None else dict(found.cutoffs),
+        "rows": () if found is None else found.rows,
+        "kept": () if found is None else found.kept,
+    }
+
+
+def _errors(found: Pruned) -> list[dict[str, Any]]:
+    return [
+        {"code": error.code, "message": error.message, "hint": error.hint, "kind": each.kind, "job": each.job}
+        for each in found.problems
+        for error in (each.error,)
+    ]
