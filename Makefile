@@ -24,7 +24,7 @@ test: $(STAMP)  ## every test but the campaigns, also those with a real Prefect 
 	@$(PYTEST) -n 3 -m "not campaign" $(PYTEST_ARGS)
 
 campaigns: $(STAMP) ## hundreds of kills, faults, switches and backfilled dates: half an hour; CI runs them too
-	@$(PYTEST) -n 2 -m campaign $(PYTEST_ARGS)
+	@$(PYTEST) -n 2 -m "campaign and not stress" $(PYTEST_ARGS)
 
 stress: $(STAMP) ## the campaigns at full length: every kill, every fault, 16 operators with 500 commands each; hours
 	@ORCHCTL_STRESS=1 $(PYTEST) -n 2 -m campaign $(PYTEST_ARGS)

@@ -93,7 +93,9 @@ def test_each_kind_of_schedule_is_among_them() -> None:
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.parametrize(
+    "base", [BASES[0], *(pytest.param(each, marks=pytest.mark.stress) for each in BASES[1:])], ids=str
+)
 def test_a_real_server_makes_of_the_whole_corpus_the_elapses_of_systemd_or_a_note_says_why_not(
     live: Live, base: datetime
 ) -> None:

@@ -45,6 +45,7 @@ def test_it_shows_the_legacy_side_and_the_handover_in_a_systemd_of_its_own(tmp_p
 
 
 @pytest.mark.campaign
+@pytest.mark.stress
 def test_where_there_is_no_systemd_it_says_what_it_leaves_out(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()

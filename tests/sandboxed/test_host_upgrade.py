@@ -118,7 +118,7 @@ def still_works(stage: Stage, before: set[str]) -> None:
     assert not [each for each in found["findings"] if each["level"] == "failure"]
 
 
-@pytest.mark.parametrize("scope", ["system", "user"])
+@pytest.mark.parametrize("scope", ["system", pytest.param("user", marks=pytest.mark.stress)])
 def test_the_oldest_is_upgraded_to_the_newest_and_nothing_is_lost(tmp_path: Path, template: Path, scope: str) -> None:
     with installed(tmp_path, template, scope) as stage:
         before = runs(stage)
@@ -163,7 +163,7 @@ def test_what_does_not_work_is_put_back(tmp_path: Path, template: Path) -> None:
         assert asides(stage) == []
 
 
-@pytest.mark.parametrize("at", ["stopping", "switching"])
+@pytest.mark.parametrize("at", [pytest.param("stopping", marks=pytest.mark.stress), "switching"])
 def test_one_that_is_killed_is_finished_or_put_back(tmp_path: Path, template: Path, at: str) -> None:
     with installed(tmp_path, template, "system") as stage:
         before = runs(stage)
