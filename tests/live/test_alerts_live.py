@@ -320,7 +320,7 @@ def test_receivers_that_fail_are_asked_again_doctor_tells_and_no_run_waits_for_t
         assert channels.heads() == once
         assert all(failed.name in text for texts in channels.texts().values() for text in texts)
     for run in (failed, good):
-        assert project.manifest(run.name)["finished_at"] < mended
+        assert project.manifest(run.name)["timing"]["finished_at"] < mended
 
 
 def _did_not_arrive(project: Project) -> list[str]:
