@@ -279,7 +279,7 @@ function __orchctl_command --no-scope-shadowing
                 '--database-file:file' 'A file, mode 600, with the URL and its password [env: ORCHCTL_DATABASE_URL]' \
                 '--no-server|--server' 'Without: only workers, for the server that --api-url names' \
                 '--pool:none...' 'A work pool that this host serves; repeatable. [all]' \
-                '--dry-run' 'Only show what would change' \
+                '--dry-run' 'Only show; exit 3 if something would change' \
                 '--yes|-y' 'Do not ask' \
                 '--help|-h' 'Show this message and exit'
         case 'host uninstall'
@@ -317,7 +317,7 @@ function __orchctl_command --no-scope-shadowing
                 '--to:directory' 'Where backups go; default: backups in the state directory' \
                 '--patience:none' 'How long runs that are at work are waited for' \
                 '--now' 'End the runs that are at work, do not wait' \
-                '--dry-run' 'Only show what would change' \
+                '--dry-run' 'Only show; exit 3 if something would change' \
                 '--yes|-y' 'Do not ask' \
                 '--help|-h' 'Show this message and exit'
         case 'host database'

@@ -39,8 +39,8 @@ def _exit_codes() -> str:
     rows = "".join(f"| {int(code)} | {meaning} |\n" for code, meaning in sorted(MEANINGS.items()))
     return (
         "# Exit codes\n\n| code | meaning |\n| --- | --- |\n"
-        f"{rows}\nAn unknown code means failure. `orchctl run --wait` ends with the exit code of the run itself:\n"
-        "0 for success, the command's own, 128 + n where signal n killed it, else 1.\n"
+        f"{rows}\nAn unknown code means failure. `orchctl run --wait` and `orchctl runs retry --wait` end with the\n"
+        "exit code of the run itself: 0 for success, the command's own, 128 + n where signal n killed it, else 1.\n"
     )
 
 

@@ -57,13 +57,16 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage: an unknown command, option, job or run, or a value that cannot be read",
     ExitCode.CHANGES: (
         "changes pending, drift or a difference (`plan`, `sync --dry-run`, `status --check`, `schedule compare`, "
-        "`runs audit`, `host prune --dry-run`), or what `doctor` or `watchdog` finds"
+        "`runs audit`; `--dry-run` of `host install`, `host upgrade`, `host prune` and `alerts apply`), or what "
+        "`doctor` or `watchdog` finds"
     ),
     ExitCode.PARTIAL: (
         "some of many failed; the message says what was done (`import`: some were refused; `schedule compare`: a "
-        "trigger could not be read)"
+        "trigger could not be read; `alerts test`: a message did not arrive)"
     ),
-    ExitCode.REFUSED: "refused: a gate does not hold, a name is taken, or a question could not be asked",
+    ExitCode.REFUSED: (
+        "refused: a gate does not hold, a name is taken, or a question could not be asked, or was answered with no"
+    ),
     ExitCode.CATALOG: "the catalog is invalid; every problem is listed",
     ExitCode.LOCKED: "another orchctl holds the lock (its pid, command and start are named)",
     ExitCode.NOT_ALLOWED: (

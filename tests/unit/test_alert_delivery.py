@@ -350,19 +350,6 @@ def test_two_catalogs_with_a_channel_of_one_name_share_nothing(host: Host) -> No
     assert [each.message.job for each in host.boxes.box("mine", "hook").waiting] == ["theirs"]
 
 
-def test_a_box_from_when_catalogs_shared_them_is_taken_over_once(host: Host) -> None:
-    host.hear(body())
-    boxes = host.state / "alerts" / "boxes"
-    (boxes / "tests" / "hook.json").rename(boxes / "hook.json")
-    assert [each.job for each in host.waiting()] == ["other"]
-    assert host.hear(body()) == "repeated"
-    post = Post()
-    assert sent(host, post) == 1
-    assert not (boxes / "hook.json").exists()
-    assert host.boxes.box("mine", "hook").waiting == ()
-    assert host.hear(body("Completed")) == "queued"
-
-
 def test_who_waits_sleeps_until_something_is_due_and_no_longer_than_a_minute(host: Host) -> None:
     host.hear(body())
     slept: list[float] = []

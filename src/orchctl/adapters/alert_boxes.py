@@ -32,7 +32,6 @@ class AlertBoxes:
         self._state_dir = state_dir
         self._alerts = StateFolder(state_dir, "alerts")
         self._applied = StateFolder(state_dir, "alerts/applied")
-        self._before = StateFolder(state_dir, "alerts/boxes")
 
     def applied(self, catalog: str) -> AppliedAlerts | None:
         """Return what is in force for a catalog, None where nothing is. Raises StateBroken."""
@@ -55,21 +54,21 @@ class AlertBoxes:
 
         Raises StateBroken for a name that is none.
         """
-        found = _read(self._folder(catalog, channel), channel)
-        return found or _read(self._before, channel) or Box()
+        folder = self._folder(catalog, channel)
+        with contextlib.suppress(*_UNBELIEVABLE):
+            data = folder.read_json(f"{channel}.json")
+            if data is not None:
+                return Box.from_json(data)
+        return Box()
 
     def change(self, catalog: str, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T:
-        """Change the box of a channel; nobody else does meanwhile. Returns what `change` returns beside the box.
-
-        A box from when catalogs shared them is taken over by the first catalog that changes it.
-        """
+        """Change the box of a channel; nobody else does meanwhile. Returns what `change` returns beside the box."""
         folder = self._folder(catalog, channel)
         with self._locked(folder, f"{channel}.change", wait=True):
             before = self.box(catalog, channel)
             box, found = change(before)
             if box != before:
                 folder.write(f"{channel}.json", box.to_json())
-                self._before.remove(f"{channel}.json")
             return found
 
     def sending(self, catalog: str, channel: str, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
@@ -101,13 +100,6 @@ class AlertBoxes:
             yield wait or files.try_lock(descriptor, path)
         finally:
             os.close(descriptor)
-
-
-def _read(folder: StateFolder, channel: str) -> Box | None:
-    with contextlib.suppress(*_UNBELIEVABLE):
-        data = folder.read_json(f"{channel}.json")
-        return Box.from_json(data) if data is not None else None
-    return None
 
 
 def _check(name: str, what: str) -> None:

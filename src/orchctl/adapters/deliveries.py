@@ -30,7 +30,6 @@ class Deliveries:
     def __init__(self, state_dir: Path, spare: Path | None = None) -> None:
         self._state_dir = state_dir
         self._folder = StateFolder(state_dir, "alerts")
-        self._before = StateFolder(state_dir, "alerts/last")
         self._spare = StateFolder(spare.parent, spare.name) if spare is not None else None
 
     def memory(self) -> tuple[Memory, str | None]:
@@ -82,28 +81,23 @@ class Deliveries:
         """Return the last delivery of each channel of a catalog, by name. Raises StateBroken where one cannot be
         believed.
         """
-        found = dict[str, Delivery]()
-        # From when catalogs shared them, then its own.
-        for folder in (self._before, self._last(catalog)):
-            for file in folder.names():
-                name = file.removesuffix(".json")
-                if is_name(name) and file.endswith(".json"):
-                    read = _parsed(folder, file, Delivery.from_json)
-                    found |= {name: read} if read is not None else {}
+        found, folder = dict[str, Delivery](), self._last(catalog)
+        for file in folder.names():
+            name = file.removesuffix(".json")
+            if is_name(name) and file.endswith(".json"):
+                read = _parsed(folder, file, Delivery.from_json)
+                found |= {name: read} if read is not None else {}
         return found
 
     def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
         """Write how a channel answered; return why that failed. `waiting`: how many messages still wait for it."""
         folder, before = self._last(catalog), None
         with contextlib.suppress(StateBroken):
-            before = _parsed(folder, f"{channel}.json", Delivery.from_json) or _parsed(
-                self._before, f"{channel}.json", Delivery.from_json
-            )
+            before = _parsed(folder, f"{channel}.json", Delivery.from_json)
         ok_at = at if answer.ok else before.ok_at if before is not None else None
         delivery = Delivery(channel, at, answer.ok, answer.said, ok_at, waiting)
         try:
             folder.write(f"{channel}.json", delivery.to_json())
-            self._before.remove(f"{channel}.json")
         except (OrchctlError, OSError) as error:
             return str(error)
         return None

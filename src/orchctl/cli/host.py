@@ -190,7 +190,7 @@ def install(  # noqa: PLR0917 (options, by name)
         list[str] | None,
         typer.Option("--pool", metavar="POOL", help="A work pool that this host serves; repeatable. [all]"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show; exit 3 if something would change.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Install server and workers as units of systemd, start them, and wait until runs are really scheduled.

@@ -44,7 +44,7 @@ def upgrade(  # noqa: PLR0917 (options, by name)
         str, typer.Option("--patience", metavar="TIME", help="How long runs that are at work are waited for.")
     ] = "15m",
     now: Annotated[bool, typer.Option("--now", help="End the runs that are at work, do not wait.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show; exit 3 if something would change.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Upgrade Prefect under the installed server and workers, and put all back where that does not work.

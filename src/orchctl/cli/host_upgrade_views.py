@@ -70,7 +70,8 @@ def _lines(found: Plan) -> Iterator[str]:
     if found.migrations is None:
         yield "whether the database's tables change is seen when it is installed beside"
     elif found.migrations:
-        yield f"the database's tables change, in {found.migrations} steps; there is no way back but the backup"
+        steps = "one step" if found.migrations == 1 else f"{found.migrations} steps"
+        yield f"the database's tables change, in {steps}; there is no way back but the backup"
     else:
         yield "the database's tables do not change"
     if found.at_work:

@@ -112,7 +112,9 @@ def _no_downgrade(before: str, after: str) -> None:
 def _allowed(world: World, environment: str) -> None:
     """Raise NotAllowed and GateRefused where it cannot be done here and now, whatever is asked for."""
     if world.its.scope == "system" and not world.host.units.may_write():
-        raise NotAllowed("units of the system are root's to stop", hint=f"run: sudo {world.its.python} -m orchctl …")
+        raise NotAllowed(
+            "units of the system are root's to stop", hint=f"run: sudo {world.its.python} -m orchctl host upgrade"
+        )
     if not world.hands.runs_from(environment):
         raise GateRefused(
             f"server and workers run from {environment}, and this orchctl is another one",
