@@ -177,7 +177,9 @@ class Host:
             owners=self.owners,
             marks=Marks(self.state),
             alone=lambda _: contextlib.nullcontext(),
-            now=lambda: self.now,
+            exclusive=lambda _: contextlib.nullcontext(),
+            unfinished_restore=lambda: None,
+            now=self.now,
             monotonic=lambda: self.elapsed,
             sleep=self.slept.append,
             say=self.said.append,
@@ -197,6 +199,7 @@ class Host:
         at: datetime,
         *,
         job: str = "job",
+        asset: str | None = None,
         flow: str = "one",
         status: form.Status = "success",
         log: str | None = "a line\n",
@@ -208,7 +211,7 @@ class Host:
         """Record a run, or one of its steps; return its folder. `took` is seconds, `log` None: it has none."""
         who = Identity(
             job=job,
-            asset=step or job,
+            asset=step or asset or job,
             run_id=run_id(at, flow),
             game_date=day or at.date(),
             as_of=at,

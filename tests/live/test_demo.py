@@ -33,6 +33,7 @@ def played(folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.campaign
+@pytest.mark.stress  # It wants the machine to itself, as who looks at it has it.
 def test_it_shows_the_legacy_side_and_the_handover_in_a_systemd_of_its_own(tmp_path: Path) -> None:
     if (reason := sandbox.why_not()) is not None:
         pytest.skip(f"a systemd of its own cannot be booted: {reason}")

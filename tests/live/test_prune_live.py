@@ -38,7 +38,7 @@ def later(project: Project) -> Iterator[World]:
     """Yield what pruning works with, 200 days from now: an age is a day at least."""
     app = wiring.App(wiring.Settings.of(project.env()), project.env())
     with app.prefect:
-        yield replace(parts.world(app, print), now=lambda: datetime.now(UTC) + LATER, sleep=lambda _: None)
+        yield replace(parts.world(app, print), now=datetime.now(UTC) + LATER, sleep=lambda _: None)
 
 
 def ended(live: Live, job: str, count: int, **options: Any) -> list[str]:

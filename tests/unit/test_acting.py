@@ -50,6 +50,12 @@ def test_what_the_command_line_names_stays(sudo: dict[str, str], tmp_path: Path)
     assert named.state_dir == tmp_path / "named"
 
 
+def test_it_stays_also_where_it_is_what_would_have_been_taken_anyway(sudo: dict[str, str], tmp_path: Path) -> None:
+    default = tmp_path / "root/.local/state/orchctl"
+    assert acting(app(sudo, state_dir=default)).settings.state_dir == default
+    assert acting(app({**sudo, "ORCHCTL_STATE_DIR": str(default)})).settings.state_dir == default
+
+
 def test_a_catalog_in_the_folder_where_it_was_called_stays(sudo: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/jobs.toml").write_text("version = 1\n")

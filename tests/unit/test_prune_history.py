@@ -221,6 +221,21 @@ def test_what_is_deleted_is_what_has_still_ended_and_its_artifacts_first() -> No
     }
 
 
+def test_an_artifact_that_somebody_else_has_deleted_is_done() -> None:
+    sent: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(f"{request.method} {request.url.path}")
+        if request.method == "DELETE":
+            return httpx.Response(404, json={"detail": "Artifact not found."})
+        listed = [{"id": "an-artifact"}] if len(sent) == 1 else []
+        return httpx.Response(200, json=listed if request.url.path.endswith("/filter") else {"deleted": ["a"]})
+
+    with PrefectApi(url="http://prefect/api", transport=httpx.MockTransport(handle), sleep=lambda _: None) as prefect:
+        assert prefect.delete_ended(["a"], ago(90)) == 1
+    assert len(sent) == 4
+
+
 @pytest.mark.parametrize("answered", ["no", [], {"deleted": 3}, {}])
 def test_what_is_no_answer_of_prefect_is_an_error(answered: Any) -> None:
     with (

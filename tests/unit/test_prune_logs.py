@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from orchctl.adapters import host_facts, run_logs
+from orchctl.adapters import accounts, host_facts, run_logs
 from orchctl.adapters.retention import Marks
 from orchctl.core import manifest as form
 from orchctl.core.manifest import Run
 from orchctl.core.names import parse_date
-from orchctl.errors import OrchctlError
+from orchctl.errors import Interrupted, OrchctlError
 from orchctl.services import prune
 from orchctl.services import run_logs as service
 from pruning import Host, ago, files_below, kept, seconds, spied
@@ -260,7 +260,7 @@ def test_a_mark_that_is_lost_or_torn_costs_a_look_and_nothing_else(host: Host) -
     host.ran(ago(50))
     host.ran(ago(1))
     host.prune(compress_logs=7)
-    (host.state / "retention.json").write_text("{")
+    (host.state / "retention" / "marks.json").write_text("{")
     assert host.prune(compress_logs=7) == {}
     assert marks(host) == ago(7)
 
@@ -273,20 +273,104 @@ def test_what_was_the_newest_is_compressed_once_it_is_not(host: Host) -> None:
     assert host.prune(compress_logs=7) == {("compress_logs", "job"): 1}
 
 
+def failing(error: BaseException, at: int) -> Callable[[Path], bool]:
+    """Return what compresses, but for the log of this number, from 1."""
+    real, seen = run_logs.compress, []
+
+    def compress(path: Path) -> bool:
+        seen.append(path)
+        if len(seen) == at:
+            raise error
+        return real(path)
+
+    return compress
+
+
 def test_stopped_halfway_nothing_is_marked_as_done(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for days in (50, 40, 1):
         host.ran(ago(days))
-    real, seen = run_logs.compress, []
-
-    def compress(path: Path) -> None:
-        seen.append(path)
-        if len(seen) == 2:
-            raise OrchctlError("the disk is full")
-        real(path)
-
-    monkeypatch.setattr(run_logs, "compress", compress)
-    found = prune.prune(host.world(), seconds({"compress_logs": 7}))
-    assert ([row.count for row in found.rows], found.problems[0].error.message) == ([1], "the disk is full")
+    with monkeypatch.context() as patched:
+        patched.setattr(run_logs, "compress", failing(KeyboardInterrupt(), 2))
+        with pytest.raises(Interrupted, match="gone until then: 1 logs"):
+            host.prune(compress_logs=7)
     assert marks(host) is None
-    monkeypatch.setattr(run_logs, "compress", real)
     assert host.prune(compress_logs=7) == {("compress_logs", "job"): 1}
+
+
+def test_where_a_log_fails_the_next_ones_go_and_a_later_look_begins_there(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for days in (50, 40, 30, 1):
+        host.ran(ago(days))
+    with monkeypatch.context() as patched:
+        patched.setattr(run_logs, "compress", failing(OrchctlError("the disk is full"), 2))
+        found = prune.prune(host.world(), seconds({"compress_logs": 7}))
+    assert ([row.count for row in found.rows], found.problems[0].error.message) == ([2], "the disk is full")
+    assert marks(host) == ago(40)
+    assert host.prune(compress_logs=7) == {("compress_logs", "job"): 1}
+    assert marks(host) == ago(7)
+
+
+@pytest.mark.parametrize("what", ["link", "fifo"])
+def test_what_is_no_log_keeps_no_other_run_from_being_compressed(host: Host, what: str) -> None:
+    for days in (60, 50, 40, 1):
+        log = host.ran(ago(days)) / "attempt-1.log"
+        if days in {60, 50}:
+            log.unlink()
+            log.symlink_to("/etc/passwd") if what == "link" else os.mkfifo(log)
+    found = prune.prune(host.world(), seconds({"compress_logs": 7}))
+    assert ([row.count for row in found.rows], [each.more for each in found.problems]) == ([1], [1])
+    assert found.problems[0].job == "job"
+
+
+def test_what_is_counted_is_what_was_done(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a log that somebody else has just compressed or removed, nor its bytes."""
+    for days in (50, 40, 1):
+        host.ran(ago(days), log="x" * 100)
+    monkeypatch.setattr(run_logs, "compress", lambda path: "2026-01-10" in str(path))
+    (row,) = prune.prune(host.world(), seconds({"compress_logs": 7})).rows
+    assert (row.count, row.size_bytes) == (1, 100)
+
+
+def test_a_log_that_went_meanwhile_is_not_counted(host: Host) -> None:
+    log = host.ran(ago(50)) / "attempt-1.log"
+    assert (run_logs.compress(log), run_logs.compress(log)) == (True, False)
+    assert (host.folders.remove(packed(log)), host.folders.remove(packed(log))) == (True, False)
+
+
+def test_of_two_jobs_that_make_one_asset_each_has_its_own_newest_and_its_own_mark(host: Host) -> None:
+    mine, theirs = shared(host)
+    host.ran(ago(50), asset="job")
+    host.ran(ago(45), asset="job", job="other", flow="two")
+    newest = [host.ran(ago(40), asset="job"), host.ran(ago(42), asset="job", job="other", flow="two")]
+    expected = {("compress_logs", "job"): 1, ("compress_logs", "other"): 1}
+    assert host.look(compress_logs=7) == host.prune(compress_logs=7) == expected
+    assert [(folder / "attempt-1.log").exists() for folder in newest] == [True, True]
+    assert (mine(), theirs()) == (ago(40), ago(42))
+
+
+def shared(host: Host) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Let both jobs make one asset; return what tells the mark of each."""
+    jobs = {name: job.model_copy(update={"asset": "job"}) for name, job in host.catalog.jobs.items()}
+    host.catalog = host.catalog.model_copy(update={"jobs": jobs})
+    return (
+        lambda: Marks(host.state).read(str(host.data), "job", "compress_logs"),
+        lambda: Marks(host.state).read(str(host.data), "other", "compress_logs"),
+    )
+
+
+@pytest.mark.parametrize("how", ["group", "link"])
+def test_marks_are_kept_in_a_state_directory_that_is_believed_elsewhere(
+    host: Host, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    host.ran(ago(50))
+    host.ran(ago(1))
+    if how == "link":
+        (host.root / "elsewhere").mkdir(mode=0o700)
+        host.state.symlink_to(host.root / "elsewhere")
+    else:
+        monkeypatch.setattr(accounts, "is_private_group", lambda *_: True)
+        host.state.mkdir()
+        host.state.chmod(0o775)
+    assert host.prune(compress_logs=7) == {("compress_logs", "job"): 1}
+    assert marks(host) == ago(7)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,117 @@ def test_what_may_not_be_removed_is_said_and_the_others_go(host: Host, monkeypat
     (problem,) = found.problems
     assert (problem.job, type(problem.error)) == ("job", NotAllowed)
     assert [row.job for row in found.rows] == ["other"]
+
+
+def test_of_two_jobs_that_make_one_asset_the_newest_of_each_stays(host: Host) -> None:
+    jobs = {name: job.model_copy(update={"asset": "job"}) for name, job in host.catalog.jobs.items()}
+    host.catalog = host.catalog.model_copy(update={"jobs": jobs})
+    host.ran(ago(120), job="other", asset="job", flow="two")
+    host.ran(ago(115))
+    newest = [host.ran(ago(100)).name, host.ran(ago(110), job="other", asset="job", flow="two").name]
+    expected = {("manifests", "job"): 1, ("manifests", "other"): 1}
+    assert host.look(manifests=90) == host.prune(manifests=90) == expected
+    assert host.runs() == sorted(newest)
+
+
+@contextlib.contextmanager
+def nobody(host: Host) -> Iterator[None]:
+    """Be a user of no rights, to whom all of the host belongs; whoever is not root has no rights already."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.chmod(host.root.parent, 0o755)
+    os.chmod(host.root.parent.parent, 0o755)
+    for path in (host.root, *host.root.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def read_only(run: Path, mode: int, elsewhere: Path) -> None:
+    """Leave what a command may: folders that nobody may write, the outer one last, and a link to another place."""
+    inner = run / "out" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    (inner / "link").symlink_to(elsewhere)
+    for folder in (inner, inner.parent):
+        folder.chmod(mode)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0])
+def test_folders_that_a_command_made_read_only_go_too(host: Host, mode: int) -> None:
+    whole, step = with_steps(host, None)
+    killed, elsewhere = host.ran(ago(102)), host.root / "elsewhere"
+    elsewhere.mkdir(mode=0o555)
+    for folder in (whole, step, killed):
+        read_only(folder, mode, elsewhere)
+    killed.rename(killed.with_name(f".removed-{killed.name}"))
+    host.ran(ago(1))
+    with nobody(host):
+        assert host.prune(manifests=90) == {("manifests", "job"): 1}
+    assert [path for path in host.data.rglob("*") if path.name.startswith(".removed-")] == []
+    assert (whole.exists(), step.exists(), elsewhere.stat().st_mode & 0o777) == (False, False, 0o555)
+
+
+def stuck(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let no folder be emptied in whose path one of these names stands."""
+    real = shutil.rmtree
+
+    def rmtree(path: Path) -> None:
+        if any(name in str(path) for name in names):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+
+
+def test_a_run_that_cannot_be_removed_keeps_no_other_from_going(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = with_steps(host, None)
+    host.ran(ago(101))
+    host.ran(ago(99))
+    host.ran(ago(1))
+    with monkeypatch.context() as patched:
+        stuck(patched, "/a.b/")
+        for count in (2, 1):
+            found = prune.prune(host.world(), seconds({"manifests": 90}))
+            (problem,) = found.problems
+            assert (problem.kind, problem.job, type(problem.error)) == ("manifests", "job", NotAllowed)
+            assert "a.b" in problem.error.message
+            assert [row.count for row in found.rows] == [count]
+            assert whole.is_dir()
+            host.ran(ago(98))
+    assert host.prune(manifests=90) == {("manifests", "job"): 2}
+    assert not whole.exists()
+
+
+def test_what_a_removal_left_and_cannot_be_emptied_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for days in (102, 101):
+        old = host.ran(ago(days))
+        old.rename(old.with_name(f".removed-{old.name}"))
+    host.ran(ago(100))
+    host.ran(ago(1))
+    stuck(monkeypatch, ".removed-run=20251119", ".removed-run=20251120")
+    found = prune.prune(host.world(), seconds({"manifests": 90}))
+    assert [(row.kind, row.count) for row in found.rows] == [("manifests", 1)]
+    (problem,) = found.problems
+    assert (problem.job, type(problem.error), problem.more) == ("job", NotAllowed, 1)
+
+
+def test_a_run_that_cannot_be_looked_at_keeps_no_other_from_going(host: Host) -> None:
+    shut = host.ran(ago(100))
+    host.ran(ago(101))
+    host.ran(ago(99))
+    host.ran(ago(1))
+    newest = host.ran(ago(0.5))
+    for folder in (shut, newest):
+        folder.chmod(0)
+    with nobody(host):
+        found = prune.prune(host.world(), seconds({"manifests": 90}))
+    assert ([row.count for row in found.rows], [each.job for each in found.problems]) == ([2], ["job"])
+    assert (shut.is_dir(), newest.is_dir()) == (True, True)
 
 
 def test_only_dates_that_can_hold_old_runs_are_looked_into(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import Any
 import pytest
 
 from desk import SLOT, Desk
+from orchctl.adapters import host_lock
 from orchctl.adapters.claims import Claims
 from orchctl.adapters.files import create_exclusive
 from orchctl.adapters.restoring import Place
+from orchctl.adapters.run_folders import RunFolders
 from orchctl.core.handover import Kind
 from orchctl.core.handover_journal import Opened
 from orchctl.core.names import run_id, slot_name
 from orchctl.core.slots import Owner
 from orchctl.core.snapshot import Snapshot
-from orchctl.errors import StateBroken
+from orchctl.errors import GateRefused, Locked, StateBroken
 from orchctl.services import prune
-from pruning import Host, ago, kept, seconds, spied
+from pruning import Host, ago, counts, kept, seconds, spied
 
 
 @pytest.fixture
@@ -194,6 +197,86 @@ def test_the_order_that_this_rests_on(host: Host, monkeypatch: pytest.MonkeyPatc
     slots, marks = host.state / "slots" / "job", host.state / "slots" / "job.forgotten"
     made, claimed = marks / slot_name(ago(100)) / "made", slots / f"{slot_name(ago(100))}.json"
     assert [path for path in gone if not path.name.startswith(".")] == [made, marks / slot_name(ago(200)), claimed]
+
+
+# --- what stands in the way
+
+
+def test_where_claims_of_one_job_cannot_be_looked_at_the_rest_goes(host: Host) -> None:
+    for job in ("gone", "job", "other"):
+        claim(host.claims, ago(500), job=job)
+        claim(host.claims, ago(400), job=job)
+    ended(host, "cutover", 300)
+    ended(host, "cutover", 200)
+    shutil.rmtree(host.state / "slots" / "gone")
+    (host.state / "slots" / "gone").write_text("no folder")
+    for act in (prune.look, prune.prune):
+        found = act(host.world(), seconds({"state": 90}))
+        assert counts(found) == {("state", "job"): 2, ("state", "other"): 1}
+        assert [(each.job, type(each.error)) for each in found.problems] == [("gone", StateBroken)]
+
+
+def test_where_journals_cannot_be_looked_at_claims_go(host: Host) -> None:
+    for days in (200, 1):
+        claim(host.claims, ago(days))
+    ended(host, "cutover", 300)
+    (host.state / "handovers" / "last" / "job").write_text("{")
+    found = prune.prune(host.world(), seconds({"state": 90}))
+    assert (counts(found), [each.job for each in found.problems]) == ({("state", "job"): 1}, [None])
+
+
+def test_while_another_holds_the_lock_of_the_host_only_the_state_stays(host: Host) -> None:
+    for days in (200, 1):
+        claim(host.claims, ago(days))
+        host.ran(ago(days))
+    world = host.world(exclusive=lambda command: host_lock.held(host.state, command))
+    with host_lock.held(host.state, "host backup"):
+        found = prune.prune(world, seconds({"state": 90, "manifests": 90}))
+        with pytest.raises(Locked):
+            prune.prune(world, seconds({"state": 90}))
+    assert [row.kind for row in found.rows] == ["manifests"]
+    assert [(each.kind, type(each.error)) for each in found.problems] == [("state", Locked)]
+    assert counts(prune.prune(world, seconds({"state": 90}))) == {("state", "job"): 1}
+
+
+def test_a_prune_holds_the_lock_of_the_host_for_the_state_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def note(what: str) -> None:
+        try:
+            with host_lock.held(host.state, "host backup"):
+                seen.append((what, False))
+        except Locked:
+            seen.append((what, True))
+
+    def old(claims: Claims, *words: Any) -> Any:
+        note("state")
+        return looked(claims, *words)
+
+    def before(folders: RunFolders, *words: Any, **more: Any) -> Any:
+        note("folders")
+        return listed(folders, *words, **more)
+
+    looked, listed = Claims.old, RunFolders.before
+    monkeypatch.setattr(Claims, "old", old)
+    monkeypatch.setattr(RunFolders, "before", before)
+    claim(host.claims, ago(200))
+    world = host.world(exclusive=lambda command: host_lock.held(host.state, command))
+    prune.look(world, seconds({"state": 90}))
+    prune.prune(world, seconds({"state": 90, "manifests": 90}))
+    assert seen == [("state", False), ("state", True), ("folders", False), ("folders", False)]
+
+
+def test_while_a_restore_is_unfinished_nothing_of_the_state_goes(host: Host) -> None:
+    for days in (200, 1):
+        claim(host.claims, ago(days))
+        host.ran(ago(days))
+    world = host.world(unfinished_restore=lambda: "/an/archive")
+    for act in (prune.look, prune.prune):
+        found = act(world, seconds({"state": 90, "manifests": 90}))
+        assert [row.kind for row in found.rows] == ["manifests"]
+        assert [(each.kind, type(each.error)) for each in found.problems] == [("state", GateRefused)]
+    assert host.claims.read("job", ago(200)) is not None
 
 
 # --- journals

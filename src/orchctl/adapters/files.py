@@ -34,8 +34,13 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
         if not path.is_dir():
             if path.parent != path:
                 make_directory(path.parent, mode=mode)
-            with contextlib.suppress(FileExistsError):
+            try:
                 path.mkdir(mode=mode)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:  # a prune has just removed the folder above, which was empty
+                make_directory(path.parent, mode=mode)
+                path.mkdir(mode=mode, exist_ok=True)
             if not path.is_dir():
                 raise NotADirectoryError(20, "is in the way and is not a directory", str(path))
 

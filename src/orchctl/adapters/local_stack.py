@@ -30,9 +30,10 @@ _POLL_S = 0.05
 _FOLLOW_S = 0.5
 _REAP_S = 5.0
 # A process that is started in the background of a script inherits "ignore SIGINT", and a worker passes SIGTERM on to
-# itself as SIGINT: it could not be stopped.
-_WITH_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+# itself as SIGINT: it could not be stopped. What must not be interrupted itself ignores SIGTERM too.
+_WITH_SIGNALS = (
+    "import os, signal, sys; [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGTERM)]; "
+    "os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 
@@ -117,7 +118,7 @@ class LocalStack:
             try:
                 # cwd: Prefect looks for a prefect.toml and a .env where it starts.
                 process = subprocess.Popen(
-                    [sys.executable, "-c", _WITH_SIGINT, *argv],
+                    [sys.executable, "-c", _WITH_SIGNALS, *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

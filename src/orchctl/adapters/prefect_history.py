@@ -61,7 +61,7 @@ class PrefectHistory(PrefectHttp):
         of = {"artifacts": {"flow_run_id": {"any_": list(ids)}}}
         while rows := self.shaped(parsing.rows, self.request("POST", "/artifacts/filter", of)):
             for row in rows:
-                self.request("DELETE", f"/artifacts/{quote(self.shaped(parsing.new_id, row), safe='')}", done_if=404)
+                self.request("DELETE", f"/artifacts/{quote(self.shaped(parsing.new_id, row), safe='')}", ok404=True)
         wanted = {"id": {"any_": list(ids)}, "state": _OVER, "end_time": {"before_": before.isoformat()}}
         answer = self.request("POST", "/flow_runs/bulk_delete", {"flow_runs": wanted, "limit": BATCH}, repeatable=True)
         return self.shaped(lambda data: len(parsing.rows(data["deleted"])), answer)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -45,17 +46,24 @@ class RunFolders:
         self._root = Path(data_root) / "manifests"
         self._tree = Manifests(data_root, trust=trust)
 
-    def newest(self, asset: str, *, after: datetime) -> str | None:
-        """Return the id of the newest run of an asset, or one that began after an instant; None where there is none.
+    def newest(self, asset: str, job: str, *, after: datetime) -> str | None:
+        """Return the id of a job's newest run of an asset, or one that began after an instant; None where none is.
 
-        Looks at the newest dates first, and no further than the first such run.
+        What a manifest says counts: several jobs may make one asset. One that cannot be read is passed over. Looks at
+        the newest dates first, and no further than the first such run. Raises OrchctlError.
         """
         newest = ""
-        for _, folder in reversed(self._dates(asset)):
-            newest = max([newest, *_runs_in(folder)])
+        for day, folder in reversed(self._dates(asset)):
+            later = (name for name in reversed(_runs_in(folder)) if name > newest)
+            newest = next((name for name in later if self._is_of(job, asset, day, name)), newest)
             if newest and run_instant(newest) > after:
                 break
         return newest or None
+
+    def _is_of(self, job: str, asset: str, day: date, run_id: str) -> bool:
+        with contextlib.suppress(OrchctlError):
+            return (self._tree.existing(asset, day, run_id) or {}).get("job") == job
+        return False
 
     def before(self, asset: str, before: datetime, *, last: date) -> Iterator[RunFolder]:
         """Yield the runs of an asset that began before an instant, of the dates up to `last`, oldest date first."""
@@ -124,9 +132,9 @@ class RunFolders:
         return run_logs.unpacked_in(folder) if plain_only else run_logs.everything_in(folder)
 
     @staticmethod
-    def compress(log: Path) -> None:
-        """Compress a log that nobody writes to any more. See `run_logs`."""
-        run_logs.compress(log)
+    def compress(log: Path) -> bool:
+        """Compress a log that nobody writes to any more; return whether we did. See `run_logs`."""
+        return run_logs.compress(log)
 
     @staticmethod
     def size(path: Path) -> int:
@@ -135,32 +143,35 @@ class RunFolders:
         return sum(_size(each) for each in inside) if path.is_dir() else _size(path)
 
     @staticmethod
-    def remove(path: Path) -> None:
-        """Remove a log, or the folder of a run with all that is in it. Repeatable. Raises NotAllowed, OrchctlError."""
+    def remove(path: Path) -> bool:
+        """Remove a log, or the folder of a run with all that is in it, and return whether it was there. Repeatable.
+
+        Folders that a command made read-only go too. Raises NotAllowed, OrchctlError.
+        """
         try:
             if not path.is_dir() or path.is_symlink():
-                path.unlink(missing_ok=True)
-                return
+                path.unlink()
+                return True
             doomed = _doomed(path)
             if path != doomed:
-                shutil.rmtree(doomed, ignore_errors=True)
+                if doomed.is_dir():
+                    _empty(doomed)
                 path.rename(doomed)
-            shutil.rmtree(doomed)
+            _empty(doomed)
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # the date, where that was its last run
         except FileNotFoundError:
-            return
+            return False
         except PermissionError as error:
             raise NotAllowed(f"cannot remove {path}: {error.strerror}", hint="see who owns the folder") from error
         except OSError as error:
             raise OrchctlError(f"cannot remove {path}: {error.strerror}") from error
+        return True
 
-    def sweep(self, asset: str, last: date) -> None:
-        """Remove what killed removals left of the own folders of an asset's runs, in the dates up to `last`."""
-        for day, folder in self._dates(asset):
-            if day <= last:
-                for left in folder.glob(f"{_GOING}*"):
-                    shutil.rmtree(left, ignore_errors=True)
+    def half_removed(self, asset: str, last: date) -> list[Path]:
+        """Return what removals left that were killed or failed, of an asset's runs of the dates up to `last`."""
+        dates = (folder for day, folder in self._dates(asset) if day <= last)
+        return [folder / name for folder in dates for name in _folders_in(folder) if name.startswith(_GOING)]
 
     def _dates(self, asset: str) -> list[tuple[date, Path]]:
         """Return the folders of dates of an asset, oldest first; links are passed over."""
@@ -174,6 +185,25 @@ class RunFolders:
 def _doomed(path: Path) -> Path:
     """Return where a folder is while it is emptied."""
     return path if path.name.startswith(_GOING) else path.with_name(f"{_GOING}{path.name}")
+
+
+def _empty(folder: Path) -> None:
+    """Remove a folder with all that is in it. What is in the way and ours is made writable first. Raises OSError."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        _make_writable(folder)
+        for below, names, _ in os.walk(folder):
+            for name in names:
+                _make_writable(Path(below, name))
+        shutil.rmtree(folder)
+
+
+def _make_writable(folder: Path) -> None:
+    """Let us into a folder of ours; a link is left alone."""
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+        folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
 
 
 def _between(asset: str, day: date, folder: Path, first: datetime | None, before: datetime) -> Iterator[RunFolder]:

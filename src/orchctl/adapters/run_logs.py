@@ -80,15 +80,16 @@ def everything_in(directory: Path) -> list[Path]:
     return [*_all_in(directory), *(directory / name for name in _names_in(directory) if _HALF.match(name))]
 
 
-def compress(path: Path) -> None:
+def compress(path: Path) -> bool:
     """Put a compressed log, with the same mode and time, in the place of one that nobody writes to any more.
 
+    Return whether we did.
     The new file is whole and on the disk before the old one goes: a kill leaves either, or both. One that was written
     to meanwhile is left as it is. Of a killed compression, what it left is removed. Raises NotAllowed, OrchctlError.
     """
     if _HALF.match(path.name):
         files.remove(path)
-        return
+        return True
     target = path.with_name(path.name + PACKED)
     temporary = path.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -98,17 +99,19 @@ def compress(path: Path) -> None:
                 raise OrchctlError(f"{path} is not a plain file", hint="look at it, and remove it")
             _pack(source, temporary, before, path.name)
             after = os.fstat(source.fileno())
-        if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-            temporary.replace(target)
-            files.sync_directory(path.parent)
-            path.unlink()
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            return False
+        temporary.replace(target)
+        files.sync_directory(path.parent)
+        path.unlink()
     except FileNotFoundError:
-        return  # somebody else has just done it
+        return False  # somebody else has just done it
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+    return True
 
 
 def unreadable(path: Path, error: OSError) -> OrchctlError:

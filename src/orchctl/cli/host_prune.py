@@ -54,16 +54,19 @@ def prune(
         views.nothing_named(app.settings)
         return
     world = parts.world(app, (lambda _text: None) if app.settings.as_json else render.note)
-    if dry_run or not yes:
+    if dry_run:
         found = service.look(world, ages)
-        if dry_run:
-            views.would(found, app.settings)
-            code = ExitCode.PARTIAL if found.problems else ExitCode.DONE if found.is_empty else ExitCode.CHANGES
-            raise typer.Exit(code)
-        views.before(found)
-        if not found.is_empty:
-            render.confirm("Do this?", yes=yes)
-    done = service.prune(world, ages)
+        views.would(found, app.settings)
+        code = ExitCode.PARTIAL if found.problems else ExitCode.DONE if found.is_empty else ExitCode.CHANGES
+        raise typer.Exit(code)
+    if yes:
+        done = service.prune(world, ages)
+    else:
+        done = service.propose(world, ages)
+        views.before(done)
+        if not done.is_empty:
+            render.confirm("Do this?", yes=False)
+            done = service.prune(world, ages, done)
     views.pruned(done, app.settings)
     if done.problems:
         raise typer.Exit(ExitCode.PARTIAL)

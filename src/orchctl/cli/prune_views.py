@@ -46,7 +46,7 @@ def would(found: Pruned, settings: Settings) -> None:
 
 def before(found: Pruned) -> None:
     """Show what is about to go, to who is asked."""
-    _text(found, _WOULD, render.note)
+    _text(found, _WOULD, render.note, problem="left out, since not all of it could be seen")
 
 
 def pruned(done: Pruned, settings: Settings) -> None:
@@ -55,7 +55,7 @@ def pruned(done: Pruned, settings: Settings) -> None:
     render.emit("host prune", data, lambda: _text(done, _DID, render.line), settings, errors=_errors(done))
 
 
-def _text(found: Pruned, words: dict[Kind, str], say: Callable[[str], None]) -> None:
+def _text(found: Pruned, words: dict[Kind, str], say: Callable[[str], None], *, problem: str = "not done") -> None:
     for kind, cutoff in found.cutoffs.items():
         rows = [row for row in found.rows if row.kind == kind]
         total = sum(row.count for row in rows)
@@ -65,11 +65,11 @@ def _text(found: Pruned, words: dict[Kind, str], say: Callable[[str], None]) -> 
         for each in found.kept:
             if each.kind == kind:
                 say(f"  {each.job}: {each.count} kept: {each.reason}")
-    for problem in found.problems:
-        where = words[problem.kind] if problem.job is None else f"{words[problem.kind]}, {problem.job}"
-        render.note(f"not done: {where}: {problem.error.message}")
-        if problem.error.hint:
-            render.note(f"hint: {problem.error.hint}")
+    for one in found.problems:
+        where = words[one.kind] if one.job is None else f"{words[one.kind]}, {one.job}"
+        render.note(f"{problem}: {where}: {one.error.message}{f'; and {one.more} more like it' if one.more else ''}")
+        if one.error.hint:
+            render.note(f"hint: {one.error.hint}")
 
 
 def _bytes(rows: Sequence[Row]) -> str:
@@ -89,7 +89,14 @@ def _json(found: Pruned | None, *, dry_run: bool) -> dict[str, Any]:
 
 def _errors(found: Pruned) -> list[dict[str, Any]]:
     return [
-        {"code": error.code, "message": error.message, "hint": error.hint, "kind": each.kind, "job": each.job}
+        {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "kind": each.kind,
+            "job": each.job,
+            "more": each.more,
+        }
         for each in found.problems
         for error in (each.error,)
     ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from orchctl.core.retention import KINDS, Kind
 from orchctl.errors import Interrupted, OrchctlError
 from orchctl.services import prune_state
 from orchctl.services.prune_history import History
-from orchctl.services.prune_ports import Act, Notes, World
+from orchctl.services.prune_ports import Act, Notes, Problem, World
 from orchctl.services.prune_runs import Runs
 
 WORDS: Mapping[Kind, str] = {
@@ -47,15 +48,6 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What stood in the way of a kind, of one job or (None) as a whole; the rest of it was done."""
-
-    kind: Kind
-    job: str | None
-    error: OrchctlError
-
-
-@dataclass(frozen=True, slots=True)
 class Pruned:
     """What went, or would go. `cutoffs` are the instants (UTC) before which a kind goes; kinds without one are kept."""
 
@@ -77,12 +69,28 @@ def look(world: World, ages: Mapping[Kind, int]) -> Pruned:
     return work.result()
 
 
-def prune(world: World, ages: Mapping[Kind, int]) -> Pruned:
+def propose(world: World, ages: Mapping[Kind, int]) -> Pruned:
+    """Return what somebody may be asked to let go: of a kind of which not all could be seen, the problems alone.
+
+    Without such a kind others may find more: logs go by themselves where the folders that hold them do not.
+    """
+    found = look(world, ages)
+    unseen = {problem.kind for problem in found.problems}
+    if not unseen:
+        return found
+    rest = propose(world, {kind: age for kind, age in ages.items() if kind not in unseen})
+    return replace(rest, problems=(*found.problems, *rest.problems))
+
+
+def prune(world: World, ages: Mapping[Kind, int], agreed: Pruned | None = None) -> Pruned:
     """Let go what is old enough. Repeatable, and what fails for one job is done for the others.
 
-    Raises Locked where another prune is at work, Interrupted, with how far it came, and the error of all that was
-    wanted where nothing could be done for it.
+    `agreed` is what was proposed of the same world: only its kinds go, and its problems are told with those that
+    come; None: nobody was asked. Raises Locked where another prune is at work, Interrupted, with how
+    far it came, and the error of all that was wanted where nothing could be done for it.
     """
+    if agreed is not None:
+        ages = {kind: age for kind, age in ages.items() if kind in agreed.cutoffs}
     work = _Work(world, ages, changes=True)
     with world.alone("host prune"):
         try:
@@ -92,6 +100,8 @@ def prune(world: World, ages: Mapping[Kind, int]) -> Pruned:
                 f"interrupted; gone until then: {work.words()}", hint="run it again: it goes on with the rest"
             ) from interruption
     done = work.result()
+    if agreed is not None:
+        done = replace(done, problems=(*agreed.problems, *done.problems))
     if done.is_empty and len(done.problems) == 1:
         raise done.problems[0].error
     return done
@@ -101,25 +111,32 @@ class _Work:
     """One look at all that is wanted. `changes`: what is told of goes at once."""
 
     def __init__(self, world: World, ages: Mapping[Kind, int], *, changes: bool) -> None:
-        now = world.now()
         self._world, self._changes, self._notes = world, changes, Notes()
-        self._cutoffs: dict[Kind, datetime] = {kind: now - timedelta(seconds=age) for kind, age in ages.items()}
+        self._cutoffs: dict[Kind, datetime] = {kind: world.now - timedelta(seconds=age) for kind, age in ages.items()}
         self._counts: Counter[tuple[Kind, str]] = Counter()
         self._sizes: Counter[tuple[Kind, str]] = Counter()
-        self._problems: list[Problem] = []
         self._runs = [Runs(world, job, self._cutoffs, self._notes) for job in world.catalog.jobs.values()]
         self._said = world.monotonic()
 
     def run(self, take: Callable[[Act], int]) -> None:
         """Go through all that is wanted; `take` returns how much of what it is given goes."""
         for kind in _ORDER:
-            if kind in self._cutoffs:
-                for job, acts in self._acts(kind):
-                    self._each(kind, job, acts, take)
+            if kind not in self._cutoffs:
+                continue
+            try:
+                with self._lock(kind):
+                    for job, acts in self._acts(kind):
+                        self._each(kind, job, acts, take)
+            except OrchctlError as error:
+                self._notes.failed(kind, None, error)
+
+    def _lock(self, kind: Kind) -> AbstractContextManager[None]:
+        """Return what keeps a backup, a restore and a handover away from the state while some of it goes."""
+        return self._world.exclusive("host prune") if self._changes and kind == "state" else nullcontext()
 
     def _acts(self, kind: Kind) -> Iterator[tuple[str | None, Callable[[], Iterator[Act]]]]:
         if kind == "state":
-            yield None, lambda: prune_state.acts(self._world, self._cutoffs[kind], self._notes)
+            yield from prune_state.parts(self._world, self._cutoffs[kind], self._notes)
         elif kind == "history":
             yield None, self._history
         else:
@@ -131,9 +148,9 @@ class _Work:
 
     def _of_runs(self, runs: Runs, kind: Kind) -> Iterator[Act]:
         if kind == "manifests":
-            yield from runs.manifests()
             if self._changes:
-                runs.sweep()
+                yield from runs.sweep()
+            yield from runs.manifests()
             return
         yield from runs.logs(kind)
         if self._changes:
@@ -142,11 +159,12 @@ class _Work:
     def _each(self, kind: Kind, job: str | None, acts: Callable[[], Iterator[Act]], take: Callable[[Act], int]) -> None:
         try:
             for act in acts():
-                self._counts[act.kind, act.job] += take(act)
-                self._sizes[act.kind, act.job] += act.size_bytes or 0
+                taken = take(act)
+                self._counts[act.kind, act.job] += taken
+                self._sizes[act.kind, act.job] += (act.size_bytes or 0) if taken else 0
                 self._tell()
         except OrchctlError as error:
-            self._problems.append(Problem(kind, job, error))
+            self._notes.failed(kind, job, error)
 
     def _tell(self) -> None:
         """Say how far it is, now and then."""
@@ -173,5 +191,5 @@ class _Work:
             dict(sorted(self._cutoffs.items(), key=lambda item: order[item[0]])),
             tuple(sorted(rows, key=lambda row: (order[row.kind], row.job))),
             tuple(sorted(kept, key=lambda each: (order[each.kind], each.job, each.reason))),
-            tuple(self._problems),
+            tuple(self._notes.problems.values()),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from orchctl.core.catalog import Catalog
 from orchctl.core.handover_journal import Handover
 from orchctl.core.remote import RemoteDeployment, RemoteRun
 from orchctl.core.retention import Ended, Kind
+from orchctl.errors import OrchctlError
 from orchctl.services.ports import Owners
 
 
@@ -48,7 +49,7 @@ class RunFolder(Protocol):
 class RunFolders(Protocol):
     """The folders of runs under one data root. See `adapters/run_folders.py`."""
 
-    def newest(self, asset: str, *, after: datetime) -> str | None: ...  # noqa: D102
+    def newest(self, asset: str, job: str, *, after: datetime) -> str | None: ...  # noqa: D102
     def before(self, asset: str, before: datetime, *, last: date) -> Iterator[Any]: ...  # noqa: D102
     def between(self, asset: str, first: datetime | None, before: datetime) -> Iterator[Any]: ...  # noqa: D102
     def manifest(self, run: Any) -> dict[str, Any] | None: ...  # noqa: D102
@@ -57,10 +58,10 @@ class RunFolders(Protocol):
     def published(self, run: Any) -> bool: ...  # noqa: D102
     def summary(self, backfill: str) -> Mapping[str, Any] | None: ...  # noqa: D102
     def logs(self, folder: Path, *, plain_only: bool) -> list[Path]: ...  # noqa: D102
-    def compress(self, log: Path) -> None: ...  # noqa: D102
+    def compress(self, log: Path) -> bool: ...  # noqa: D102
     def size(self, path: Path) -> int: ...  # noqa: D102
-    def remove(self, path: Path) -> None: ...  # noqa: D102
-    def sweep(self, asset: str, last: date) -> None: ...  # noqa: D102
+    def remove(self, path: Path) -> bool: ...  # noqa: D102
+    def half_removed(self, asset: str, last: date) -> list[Path]: ...  # noqa: D102
 
 
 class OldClaims(Protocol):
@@ -93,15 +94,17 @@ class Handovers(Protocol):
 class Marks(Protocol):
     """Up to when the logs of a job have been pruned. See `adapters/retention.py`."""
 
-    def read(self, data_root: str, asset: str, kind: str) -> datetime | None: ...  # noqa: D102
-    def write(self, data_root: str, asset: str, kind: str, at: datetime) -> None: ...  # noqa: D102
+    def read(self, data_root: str, job: str, kind: str) -> datetime | None: ...  # noqa: D102
+    def write(self, data_root: str, job: str, kind: str, at: datetime) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class World:
     """Everything outside that pruning touches. `prefect` connects when it is first called; `monotonic` is in seconds.
 
-    `alone` holds the lock of this command; `say` tells a person how far it is.
+    `alone` holds the lock of this command, `exclusive` that of the host; `unfinished_restore` returns the archive whose
+    restore was interrupted, None where none was. `now` (UTC) is what ages are counted back from: one instant, so that
+    what was looked at is what goes. `say` tells a person how far it is.
     """
 
     catalog: Catalog
@@ -113,7 +116,9 @@ class World:
     owners: Owners
     marks: Marks
     alone: Callable[[str], AbstractContextManager[None]]
-    now: Callable[[], datetime]
+    exclusive: Callable[[str], AbstractContextManager[None]]
+    unfinished_restore: Callable[[], str | None]
+    now: datetime
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
     say: Callable[[str], None]
@@ -134,8 +139,28 @@ class Act:
     do: Callable[[], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What stood in the way of a kind, of one job or (None) as a whole; the rest of it was done.
+
+    `more` is how many more of the job failed with an error of the same code, beside the one that is told.
+    """
+
+    kind: Kind
+    job: str | None
+    error: OrchctlError
+    more: int = 0
+
+
 @dataclass(slots=True)
 class Notes:
-    """What was kept though it is old, by kind, job and reason."""
+    """What was kept though it is old, by kind, job and reason; and what failed, by kind, job and code of the error."""
 
     kept: Counter[tuple[Kind, str, str]] = field(default_factory=Counter)
+    problems: dict[tuple[Kind, str | None, str], Problem] = field(default_factory=dict)
+
+    def failed(self, kind: Kind, job: str | None, error: OrchctlError) -> None:
+        """Note a failure; of many that are alike, the first is told."""
+        known = self.problems.get((kind, job, error.code))
+        made = Problem(kind, job, error) if known is None else replace(known, more=known.more + 1)
+        self.problems[kind, job, error.code] = made

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 
 from orchctl.core import durations, retention
 from orchctl.core.handover_journal import Handover
-from orchctl.errors import StateBroken
+from orchctl.errors import GateRefused, StateBroken
 from orchctl.services.prune_ports import Act, Notes, World
 
 
-def acts(world: World, cutoff: datetime, notes: Notes) -> Iterator[Act]:
-    """Yield the claims of each job, at once, and each journal, that may go. Nothing of a job in a handover does.
+def parts(world: World, cutoff: datetime, notes: Notes) -> Iterator[tuple[str | None, Callable[[], Iterator[Act]]]]:
+    """Yield what tells of the journals (None), then, by job, what tells of its claims: one may fail without the others.
 
-    A job's newest claim stays, and all that a slot may need which may still run. That a claim which is gone lets no
-    slot run twice is `Claims`' own doing, whatever its age.
+    Nothing of a job in a handover goes. Raises GateRefused while a restore is unfinished.
     """
+    if (half := world.unfinished_restore()) is not None:
+        raise GateRefused(f"a restore was interrupted: {half}", hint=f"run it again: orchctl host restore {half}")
     unfinished = frozenset(world.handovers.unfinished())
+    yield None, partial(_journals, world, cutoff, unfinished, notes)
     for job in world.claims.jobs():
         if job in unfinished:
             notes.kept["state", job, "a handover is unfinished"] += 1
-            continue
-        known = world.catalog.jobs.get(job)
-        window = known.catchup_window if known is not None else durations.MAX_SECONDS
-        old = world.claims.old(job, retention.claims_cutoff(cutoff, world.now(), window))
-        if old.slots:
-            yield Act("state", job, len(old.slots), old.size_bytes, partial(_forget, world, job, old.slots))
-    yield from _journals(world, cutoff, unfinished, notes)
+        else:
+            yield job, partial(_claims, world, cutoff, job)
+
+
+def _claims(world: World, cutoff: datetime, job: str) -> Iterator[Act]:
+    """Yield the claims of a job that may go, at once.
+
+    Its newest claim stays, and all that a slot may need which may still run. That a claim which is gone lets no slot
+    run twice is `Claims`' own doing, whatever its age.
+    """
+    known = world.catalog.jobs.get(job)
+    window = known.catchup_window if known is not None else durations.MAX_SECONDS
+    old = world.claims.old(job, retention.claims_cutoff(cutoff, world.now, window))
+    if old.slots:
+        yield Act("state", job, len(old.slots), old.size_bytes, partial(_forget, world, job, old.slots))
 
 
 def _forget(world: World, job: str, slots: Sequence[datetime]) -> int:

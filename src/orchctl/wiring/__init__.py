@@ -43,7 +43,10 @@ DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are. Paths are absolute; `api_url` is None where nothing names a server."""
+    """Where things are. Paths are absolute; `api_url` is None where nothing names a server.
+
+    `named` are those of `config_dir` and `state_dir` that the command line or the environment names.
+    """
 
     config_dir: Path
     state_dir: Path
@@ -51,6 +54,7 @@ class Settings:
     as_json: bool = False
     color: bool = True
     verbose: bool = False
+    named: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -72,6 +76,8 @@ class Settings:
         here = Path("config")
         config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "orchctl"
         found = here if (here / "jobs.toml").exists() else config_home if config_home.exists() else here
+        given = {"config_dir": config or environment.get("ORCHCTL_CONFIG")}
+        given["state_dir"] = state_dir or environment.get("ORCHCTL_STATE_DIR")
         return cls(
             config_dir=(config or Path(environment.get("ORCHCTL_CONFIG") or found)).absolute(),
             state_dir=(state_dir or state_dir_of(environment)).absolute(),
@@ -79,6 +85,7 @@ class Settings:
             as_json=as_json,
             color=not (no_color or environment.get("NO_COLOR")),
             verbose=verbose,
+            named=frozenset(name for name, value in given.items() if value),
         )
 
 
@@ -241,7 +248,9 @@ class App:
     @cached_property
     def eyes(self) -> Eyes:
         """What looks at the legacy history of this host."""
-        return eyes_of(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
+        from orchctl.wiring.eyes import eyes
+
+        return eyes(self._environment, self.settings.state_dir, self._environment.get("SUDO_USER") or None)
 
     def hands(self, *, patience: float | None = None) -> Hands:
         """What a handover works with. `patience`: seconds that may be waited for Prefect in all, None: no bound."""
@@ -365,33 +374,6 @@ class App:
     def now() -> datetime:
         """The time, UTC."""
         return datetime.now(UTC)
-
-
-def eyes_of(environment: Mapping[str, str], state_dir: Path, caller: str | None) -> Eyes:
-    """Return what looks at the legacy history; `caller` is whose manager "the user's" is, None: this process's."""
-    import time
-
-    from orchctl.adapters import env_files, host_facts
-    from orchctl.adapters.journald import Journald
-    from orchctl.adapters.manifests import Manifests
-    from orchctl.adapters.observed import Observed
-    from orchctl.adapters.systemd import Systemd
-    from orchctl.services.observe import Eyes
-
-    here = host_facts.here()
-    return Eyes(
-        systemd=Systemd(environment, caller),
-        journal=Journald(environment, caller),
-        looks=Observed(state_dir),
-        tree=Manifests,
-        host_zone=host_facts.timezone(),
-        hostname=here.hostname,
-        boot_id=here.boot_id,
-        now=lambda: datetime.now(UTC),
-        elapsed=time.monotonic,
-        secrets=environment,
-        env_file=env_files.variables_or_none,
-    )
 
 
 def environment() -> dict[str, str]:

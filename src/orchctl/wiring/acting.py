@@ -36,9 +36,8 @@ def acting(app: wiring.App, user: str | None = None) -> wiring.App:
     from orchctl.adapters import host_facts
     from orchctl.adapters.host_units import state_dir_of_system_units
 
-    default = wiring.Settings.of({key: value for key, value in environment.items() if not key.startswith("ORCHCTL_")})
     settings = named = app.named if isinstance(app, _Acting) else app.settings
-    by_default = settings.state_dir == default.state_dir
+    by_default = "state_dir" not in settings.named
     found = state_dir_of_system_units() if user is None and by_default else None
     its = _believed(Path(found)) if found is not None else None
     user = user or (its.user if its is not None else environment.get("SUDO_USER") or "root")
@@ -47,7 +46,7 @@ def acting(app: wiring.App, user: str | None = None) -> wiring.App:
     theirs = wiring.Settings.of({"HOME": host_facts.account(user).pw_dir})
     if by_default:
         settings = replace(settings, state_dir=Path(found) if found is not None else theirs.state_dir)
-    if settings.config_dir == default.config_dir and not (settings.config_dir / "jobs.toml").exists():
+    if "config_dir" not in settings.named and not (settings.config_dir / "jobs.toml").exists():
         settings = replace(settings, config_dir=Path(its.config_dir) if its is not None else theirs.config_dir)
     return _Acting(settings, environment, named)
 

@@ -85,6 +85,12 @@ def target(app: App, environment: Mapping[str, str]) -> Target:
     )
 
 
+def unfinished_restore(app: App) -> str | None:
+    """Return the archive whose restore was interrupted, None where none was. Raises StateBroken."""
+    settings = app.settings
+    return Shelf(settings.state_dir, settings.config_dir, installation=None, encryption_key=None).unfinished_restore()
+
+
 def _background(app: App) -> LocalStack:
     """Return what `host up` started, to look at: root believes what the state directory's owner wrote there."""
     return LocalStack(app.settings.state_dir, {}, trust=belief.owner(app.settings.state_dir))

@@ -17,7 +17,7 @@ from orchctl.core.installation import AUTH_CLIENT
 from orchctl.services import alerts
 from orchctl.services.doctor_world import Facts, World
 from orchctl.services.watch_ports import InForce
-from orchctl.wiring import App, host, upgrade
+from orchctl.wiring import App, backup, host, upgrade
 from orchctl.wiring.watchdog import last_applied
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def world(app: App, environment: Mapping[str, str]) -> World:
         background=app.stack,
         stack=lambda its: host.unit_stack(app, its),
         changed_units=lambda its: _changed_units(app, its),
-        unfinished_restore=lambda: _unfinished_restore(app),
+        unfinished_restore=lambda: backup.unfinished_restore(app),
         unfinished_upgrade=lambda: upgrade.unfinished(app),
         systemd=app.systemd,
         crontabs=app.crontabs,
@@ -130,9 +130,3 @@ def _changed_units(app: App, its: Installation) -> list[str]:
     texts = host_units.texts(its, systemd=units.version())
     found = {name: units.read(units.path(name)) for name in texts}
     return [name for name, text in texts.items() if found[name] not in {None, text}]
-
-
-def _unfinished_restore(app: App) -> str | None:
-    settings = app.settings
-    shelf = backups.Shelf(settings.state_dir, settings.config_dir, installation=None, encryption_key=None)
-    return shelf.unfinished_restore()

@@ -10,6 +10,7 @@ from orchctl.adapters import host_lock
 from orchctl.adapters.retention import Marks
 from orchctl.adapters.run_folders import RunFolders
 from orchctl.services.prune_ports import World
+from orchctl.wiring import backup
 
 if TYPE_CHECKING:
     from orchctl.wiring import App
@@ -31,7 +32,9 @@ def world(app: App, say: Callable[[str], None]) -> World:
         owners=app.owners,
         marks=Marks(state_dir),
         alone=lambda command: host_lock.held(state_dir, command, lock=_LOCK),
-        now=app.now,
+        exclusive=app.exclusive,
+        unfinished_restore=lambda: backup.unfinished_restore(app),
+        now=app.now(),
         monotonic=time.monotonic,
         sleep=time.sleep,
         say=say,

@@ -16,6 +16,7 @@ from orchctl.adapters.manifests import Manifests
 from orchctl.adapters.owners import Owners
 from orchctl.core.deployments import STATE_ID_VARIABLE
 from orchctl.services import observe
+from orchctl.wiring.eyes import eyes
 
 if TYPE_CHECKING:
     from orchctl.adapters.loki import Loki
@@ -33,7 +34,7 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
     state = wiring.state_dir_of(environment)
     if told := environment.get(STATE_ID_VARIABLE):
         state_id.check(state, told)
-    eyes = wiring.eyes_of(environment, state, None)
+    looking = eyes(environment, state, None)
     return make(
         applied=AppliedCatalogs(state),
         owners=Owners(state),
@@ -45,8 +46,8 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
         find_outputs=host_facts.find_outputs,
         environment=environment,
         later_due=later_due,
-        eyes=eyes,
-        legacy_running=lambda job: observe.legacy_running(job, eyes),
+        eyes=looking,
+        legacy_running=lambda job: observe.legacy_running(job, looking),
         as_of=AsOf(environment).instant,
         ship=lambda table, labels: _loki(table, labels, environment),
     )
