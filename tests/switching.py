@@ -306,6 +306,16 @@ class Stage:
         told += [found["served"] for found in facts if "served" in found]
         return set(map(seconds, told))
 
+    def skipped(self) -> set[float]:
+        """Return the slots that Prefect's side skipped beside the run before, which was late: so `overlap` has it."""
+        paths = (self.root / "data" / "manifests").glob("*/game_date=*/run=*/manifest.json")
+        found = [json.loads(path.read_text()) for path in paths]
+        return {
+            seconds(each["slot"])
+            for each in found
+            if each["status"] == "skipped" and "the job is locked by run" in each["reason"]
+        }
+
     def history(self, first: float, last: float) -> list[Entry]:
         """Return what happened to the slots from `first` to `last`, for `invariants.check`."""
         log = [Entry(slot, "due", slots=(slot,)) for slot in self.slots(first, last)]

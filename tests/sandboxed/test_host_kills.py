@@ -16,7 +16,7 @@ from orchctl.adapters import local_stack, sandbox
 from orchctl.core.names import format_instant, parse_instant
 from support import eventually
 
-KILLS = 20 if os.environ.get("ORCHCTL_STRESS") else 4
+KILLS = 20 if os.environ.get("ORCHCTL_STRESS") else 3
 EVERY_S = 30
 SECOND = """
 [jobs.tock]

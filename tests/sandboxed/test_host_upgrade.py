@@ -163,7 +163,8 @@ def test_what_does_not_work_is_put_back(tmp_path: Path, template: Path) -> None:
         assert asides(stage) == []
 
 
-@pytest.mark.parametrize("at", [pytest.param("stopping", marks=pytest.mark.stress), "switching"])
+@pytest.mark.stress
+@pytest.mark.parametrize("at", ["stopping", "switching"])
 def test_one_that_is_killed_is_finished_or_put_back(tmp_path: Path, template: Path, at: str) -> None:
     with installed(tmp_path, template, "system") as stage:
         before = runs(stage)
