@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from orchctl.core.database_url import Kind
 from orchctl.core.doctor_facts import Requirement
 from orchctl.core.installation import SERVER_UNIT, Installation
 from orchctl.core.upgrade import Change, Journal, Wanted
-from orchctl.errors import OrchctlError
+from orchctl.errors import Locked, NotAllowed, OrchctlError
 from orchctl.services import host_install, restore, upgrade
 from orchctl.services.upgrade_ports import Asked, World
 from orchctl.services.upgrade_switch import Done
@@ -45,7 +46,8 @@ def version_in(environment: str) -> str:
 @dataclass
 class Rig:
     """`broken` says what does not work: `copy`, `install`, `fit`, `trial`, `migrate`, `start`, `rows`, `version`,
-    `restore`. `runs` are flow runs that are at work, and end when they are waited for as often as their number says.
+    `journal` (on the way back), `remove`. `runs` are flow runs that are at work, and end when they are waited for as
+    often as their number says. `busy`: from which change on a backup is at work, and how often it is met.
     """
 
     root: Path
@@ -60,6 +62,9 @@ class Rig:
     unfinished: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     held_from: str | None = None
+    busy: tuple[str, int] | None = None
+    met: int = 0
+    deaf: bool = False
     newest: str = NEW
     here: str = ""
 
@@ -90,9 +95,25 @@ class Rig:
     def change(self, what: str) -> None:
         """Count a change of the host, before it is made: the process may be killed, or interrupted, there."""
         self.computer.change(what)
-        if self.interrupts is not None and what.startswith(self.interrupts):
+        if self.busy is not None and what.startswith(self.busy[0]):
+            self.met, self.busy = self.busy[1], None
+        if self.interrupts is not None and not self.deaf and what.startswith(self.interrupts):
             self.interrupts = None
             raise KeyboardInterrupt
+
+    def _desk(self) -> restore.Desk:
+        desk = self.backups.desk()
+        return replace(desk, unpack=self._killed) if "restore" in self.broken else desk
+
+    @staticmethod
+    def _killed(_archive: Path) -> NoReturn:
+        raise Killed
+
+    def _alone(self, command: str) -> AbstractContextManager[None]:
+        if self.met > 0:
+            self.met -= 1
+            raise Locked("orchctl host verify is at work on this host")
+        return host_lock.held(self.backups.state, command, lock="host-backup")
 
     def revision(self) -> str:
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
@@ -112,13 +133,13 @@ class Rig:
     def world(self) -> World:
         self.backups.prefect = version_in(self.here)
         target = restore.Target(self.backups.target().place, self.running, None)
-        made = replace(self.backups.world(), now=self.computer.now)
+        made = replace(self.backups.world(), now=self.computer.now, alone=self._alone)
         return World(
             its=self.its,
             options=("--config", "/srv/config", "--state-dir", str(self.backups.state)),
             host=self.computer.host(self._connect),
             backup=made,
-            desk=self.backups.desk(),
+            desk=self._desk(),
             target=target,
             environments=Pip(self),
             journal=Journals(self),
@@ -196,9 +217,15 @@ class Server(host_fakes.Server):
             raise Killed
         if here == NEW and "start" in rig.broken:
             return ()
+        if here == NEW and "grows" in rig.broken:
+            rig.sql("INSERT INTO flow_run DEFAULT VALUES")
         if here == NEW and "rows" in rig.broken:
             rig.sql("DELETE FROM flow_run WHERE id = 1")
         return super().scheduled_runs(deployment_ids)
+
+    def delete_flow(self, id: str) -> None:  # noqa: A002 - as the port has it
+        self.rig.sql("DELETE FROM flow WHERE text = 'probe'")
+        self.rig.sql("DELETE FROM flow_run WHERE text = 'probe'")
 
     def flow_runs(self, ids: Collection[str]) -> Any:
         return ()
@@ -247,6 +274,8 @@ class Pip(Environments):
 
     def remove(self, aside: str) -> None:  # type: ignore[override]
         self.rig.change(f"remove {Path(aside).name}")
+        if "remove" in self.rig.broken:
+            raise NotAllowed(f"{aside} cannot be removed")
         super().remove(aside)
 
 
@@ -259,6 +288,8 @@ class Journals(Upgrades):
 
     def write(self, journal: Journal) -> None:
         self.rig.change(f"journal {journal.step}")
+        if "journal" in self.rig.broken and journal.step == "restoring":
+            raise OrchctlError("there is no room on the disk")
         super().write(journal)
 
     def remove(self) -> None:
@@ -299,6 +330,12 @@ class Hands:
 
     def runs_from(self, environment: str) -> bool:
         return self.rig.here == environment
+
+    def heed_signals(self) -> None:
+        return None
+
+    def ignore_signals(self) -> None:
+        self.rig.deaf = True
 
     def go_on(self, environment: str) -> NoReturn:
         raise Hopped(environment)

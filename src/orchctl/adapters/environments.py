@@ -27,7 +27,7 @@ from orchctl.adapters.doctor_versions import folders_of
 from orchctl.adapters.unit_links import acting_as
 from orchctl.core.database_url import Kind
 from orchctl.core.mask import Masker
-from orchctl.core.upgrade import MARK, Change, Wanted, is_aside, python_of
+from orchctl.core.upgrade import MARK, Change, Wanted, environment_of, is_aside, python_of
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError
 
 _CONFIGURATION = "pyvenv.cfg"
@@ -45,12 +45,17 @@ class Environments:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
+    @staticmethod
+    def place(python: str) -> str:
+        """Return where the environment of an interpreter is, no link on the way: nobody can lead that elsewhere."""
+        return os.path.realpath(environment_of(python))
+
     def of(self, python: str) -> str:
         """Return the environment of an interpreter, where it can be replaced by us.
 
         Raises GateRefused and NotAllowed, saying what can be done.
         """
-        path = Path(python).parent.parent
+        path = Path(environment_of(python))
         if not (path / _CONFIGURATION).is_file():
             raise GateRefused(
                 f"{python} is not in a virtual environment of its own",
@@ -61,6 +66,7 @@ class Environments:
                 f"{path} is a {'symbolic link' if path.is_symlink() else 'mount'}, and cannot be replaced in one step",
                 hint="install from the folder itself: orchctl host install",
             )
+        path = Path(self.place(python))
         for each in (path, path.parent):
             if not os.access(each, os.W_OK | os.X_OK):
                 raise NotAllowed(f"{each} may not be written", hint=f"sudo {python} -m orchctl host upgrade")

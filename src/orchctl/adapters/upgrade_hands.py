@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -11,23 +12,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchctl.adapters import environments
-from orchctl.adapters.accounts import account_of
+from orchctl.adapters.accounts import Account, account_of, uid_of, user_name
 from orchctl.adapters.host_units import HostUnits
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.systemd import Systemd
 from orchctl.core import upgrade
 from orchctl.core.installation import Installation
-from orchctl.errors import OrchctlError
+from orchctl.errors import OrchctlError, StateBroken
 
 HOPPED = "ORCHCTL_UPGRADE_GOES_ON_IN"
 """The environment's variable that says where the process before this one wanted to go on."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those by which somebody ends a command: Ctrl-C, a polite kill, a lost terminal."""
 _STOP_S = 120.0
 _POLL_S = 0.25
 
 
 class UpgradeHands:
     """`options` say where catalog and state directory are, `shown` how this command shows what it did; `variables` are
-    this process's environment.
+    this process's environment. `owner` is whose the state directory is, for root; None for anybody else.
+
+    Raises StateBroken where root would run for its owner what another user's programs are to do.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class UpgradeHands:
         options: Sequence[str],
         shown: Sequence[str],
         variables: Mapping[str, str],
+        owner: int | None,
     ) -> None:
+        self._account = _account(its, owner)
         self._its, self._units, self._systemd = its, units, systemd
         self._options, self._shown, self._variables = tuple(options), tuple(shown), variables
 
@@ -75,25 +82,60 @@ class UpgradeHands:
     def migrate(self, environment: str) -> None:
         """Change the database's tables to those that an environment's Prefect needs. Repeatable."""
         kept = {key: value for key, value in self._variables.items() if key in {"PATH", "HOME", "LANG", "TZ"}}
-        argv = [upgrade.python_of(environment), "-m", "prefect", "server", "database", "upgrade", "-y"]
+        argv = [upgrade.python_of(environment), "-P", "-m", "prefect", "server", "database", "upgrade", "-y"]
         settings = {**kept, **Installed.settings(self._its)}
-        account = account_of(self._its.user) if os.geteuid() == 0 else None
-        status, said = environments.run(argv, settings, account=account, cwd=self._its.home)
+        status, said = environments.run(argv, settings, account=self._account, cwd=self._its.home)
         if status != 0:
             raise OrchctlError(f"the database's tables could not be changed: {environments.tail(said)}")
 
     def runs_from(self, environment: str) -> bool:
-        """Whether this process runs with the packages of an environment."""
-        return os.path.realpath(sys.prefix) == os.path.realpath(environment)
+        """Whether this process runs with the packages of an environment; its path has no link in it."""
+        return os.path.realpath(sys.prefix) == environment
 
     def go_on(self, environment: str) -> NoReturn:
-        """Run `orchctl host upgrade` with the packages of an environment, in place of this process."""
+        """Run `orchctl host upgrade` with the packages of an environment, in place of this process.
+
+        From here on SIGNALS wait until `heed_signals`: one that came while nothing listens would end us halfway.
+        """
         if self._variables.get(HOPPED) == environment:
             raise OrchctlError(f"{upgrade.python_of(environment)} does not run from {environment}")
         argv = upgrade.command(environment, *self._options, *self._shown, "host", "upgrade")
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # Who does not listen any more must not keep us from starting again what was stopped.
+            with contextlib.suppress(OSError):
+                stream.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             os.execve(argv[0], argv, {**self._variables, HOPPED: environment})  # noqa: S606
         except OSError as error:
             raise OrchctlError(f"{argv[0]} cannot be started: {error.strerror}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @staticmethod
+    def heed_signals() -> None:
+        """Let SIGNALS come again, also those that came meanwhile. Repeatable."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    @staticmethod
+    def ignore_signals() -> None:
+        """Ignore SIGNALS from now on, in the processes that go on for this one too. Repeatable."""
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _account(its: Installation, owner: int | None) -> Account | None:
+    """Return whom the programs of an installation run as, None: as we are. `owner`: see `UpgradeHands`.
+
+    Its record and its settings are in a folder of that owner, who could name root there, or anybody.
+    """
+    if owner is None:
+        return None
+    if owner not in {0, uid_of(its.user)}:
+        raise StateBroken(
+            f"{its.state_dir} belongs to {user_name(owner)}, and what is recorded there runs as {its.user}",
+            hint="look at who wrote host/installation.json in there, and who is to run server and jobs",
+        )
+    return account_of(its.user)

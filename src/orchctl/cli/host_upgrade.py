@@ -64,7 +64,8 @@ def upgrade(  # noqa: PLR0917 (options, by name)
         raise UsageError(f"--patience: {error}") from error
     world = wiring.world(app, _say)
     where = str(constraints.resolve()) if constraints is not None else None
-    asked = Asked(prefect, tuple(requirement or ()), where, to.absolute() if to is not None else None, wait)
+    more = tuple(map(placed, requirement or ()))
+    asked = Asked(prefect, more, where, to.absolute() if to is not None else None, wait)
     if dry_run:
         wiring.none_unfinished(app)
         planned = service.propose(world, asked)
@@ -77,6 +78,14 @@ def upgrade(  # noqa: PLR0917 (options, by name)
             hint = "`orchctl host upgrade` says whether anything is unfinished, and goes on with it"
             raise Interrupted("interrupted", hint=hint) from interruption
     views.came_of_it(found, app.settings)
+
+
+def placed(word: str) -> str:
+    """Return a requirement that is a file or a folder with its whole path: pip is run elsewhere."""
+    path, bracket, extras = word.partition("[")
+    # As pip has it: a word without a slash is the name of a package, also where a folder is called so.
+    there = Path(path).is_file() or ("/" in path and Path(path).exists())
+    return f"{Path(path).absolute()}{bracket}{extras}" if there else word
 
 
 def _ask(planned: Plan, *, yes: bool) -> None:

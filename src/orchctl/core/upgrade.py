@@ -11,11 +11,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
-Step = Literal["preparing", "stopping", "switching", "restoring"]
+Step = Literal["preparing", "stopping", "switching", "migrating", "starting", "restoring"]
 STEPS: tuple[Step, ...] = get_args(Step)
-Move = Literal["forget", "start", "finish", "put back"]
+Move = Literal["start", "finish", "only finish", "put back"]
 JOURNAL = "upgrade.json"
 MARK = ".orchctl-upgrade"
 """The file of an environment that says by which upgrade it was made."""
@@ -66,8 +67,8 @@ class Journal:
     `id` is its start as it stands in names. `environment` is the place that the units know, `aside` that beside it, in
     which the new one is made and the old one ends. `before` and `after` are versions of Prefect. `migrations`: how many
     changes of the database's tables are due; `archive` is that of the database as it was when all stood still, None
-    where none was made, and `counts` what was in it. `problem` says why all is put back, and `interrupted` that it was
-    somebody's wish.
+    where none was made, and `counts` what was in it. `begun`: a change of the tables was begun, by us or by the new
+    server. `problem` says why all is put back, and `interrupted` that it was somebody's wish.
     """
 
     id: str
@@ -79,8 +80,14 @@ class Journal:
     migrations: int
     archive: str | None = None
     counts: Mapping[str, int] | None = None
+    begun: bool = False
     problem: str | None = None
     interrupted: bool = False
+
+    @property
+    def restores(self) -> bool:
+        """Whether putting back takes the archive too: the tables are other ones, or may be."""
+        return self.begun and self.migrations > 0 and self.archive is not None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as it stands in `state/host/upgrade.json`. It holds no secret."""
@@ -103,21 +110,24 @@ class Journal:
             migrations=int(data["migrations"]),
             archive=archive if isinstance(archive, str) else None,
             counts=counts,
+            begun=data.get("begun") is True,
             problem=problem if isinstance(problem, str) else None,
             interrupted=data.get("interrupted") is True,
         )
 
 
-def move(journal: Journal, *, switched: bool) -> Move:
-    """Return what becomes of an upgrade that stands here. `switched`: the new environment is in place.
+def move(journal: Journal, *, switched: bool, ran: bool) -> Move:
+    """Return what becomes of an upgrade that has stopped something.
 
-    What the new one has begun may have run for days when somebody looks: it is finished, and put back only where it
-    does not work. Before that, what was stopped is started again.
+    `switched`: the new environment is in place; `ran`: its server runs, or has run. What the new one has begun may have
+    run for days when somebody looks: it is finished, and put back only where it does not work. Where that would put an
+    old database in place of what was written since, it is not put back by us. Before that, what was stopped is started
+    again.
     """
-    if journal.step == "preparing":
-        return "forget"
     if not switched:
         return "start"
+    if journal.migrations and (ran or journal.step == "starting"):
+        return "only finish"
     return "put back" if journal.step == "restoring" else "finish"
 
 
@@ -133,7 +143,7 @@ def is_aside(environment: str, path: str) -> bool:
 
 def names_orchctl(requirement: str) -> bool:
     """Whether a requirement of pip's is orchctl itself: by name, or by the name of its file or folder."""
-    found = (_PACKAGE.match(text) for text in (requirement, requirement.rpartition("/")[2]))
+    found = (_PACKAGE.match(text) for text in (requirement, requirement.rstrip("/").rpartition("/")[2]))
     return any(_FILE.split(each[0])[0].lower() == _OURS for each in found if each is not None)
 
 
@@ -144,6 +154,11 @@ def fewer(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...
         for name, count in before.items()
         if after.get(name, 0) < count
     )
+
+
+def environment_of(python: str) -> str:
+    """Return the environment of an interpreter."""
+    return str(PurePath(python).parent.parent)
 
 
 def python_of(environment: str) -> str:
@@ -160,7 +175,7 @@ def by_hand(journal: Journal, *, switched: bool, options: Sequence[str]) -> tupl
     """Return the commands that put all back as it was. `options` say where catalog and state directory are."""
     place, old = journal.environment, journal.aside if switched else journal.environment
     lines = [_line(old, *options, "host", "down")]
-    if switched and journal.migrations and journal.archive is not None:
+    if switched and journal.restores and journal.archive is not None:
         lines.append(_line(old, *options, "host", "restore", journal.archive, "--only", "database"))
     if switched:
         lines.append(f"{shlex.join(['mv', place, f'{place}.failed'])} && {shlex.join(['mv', old, place])}")

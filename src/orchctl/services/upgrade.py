@@ -11,8 +11,8 @@ from orchctl.core import backup as archives
 from orchctl.core import upgrade as rules
 from orchctl.core.doctor_facts import Requirement
 from orchctl.core.upgrade import Change, Journal, Wanted
-from orchctl.errors import GateRefused, Interrupted, NotAllowed, OrchctlError, UsageError
-from orchctl.services import backup, upgrade_switch
+from orchctl.errors import GateRefused, Interrupted, NotAllowed, OrchctlError, StateBroken, UsageError
+from orchctl.services import backup, upgrade_back, upgrade_switch
 from orchctl.services.upgrade_ports import Asked, World
 from orchctl.services.upgrade_switch import Done
 
@@ -65,6 +65,8 @@ def propose(world: World, asked: Asked) -> Plan:
     Raises UsageError for what cannot be meant, NotAllowed where this user may not, GateRefused where it cannot be done
     here and now, OrchctlError where pip finds no such packages.
     """
+    # Before anything of there is run: root would run what a record in the worker's state directory names.
+    _allowed(world, world.environments.place(world.its.python))
     environment = world.environments.of(world.its.python)
     needs = world.needs(world.its.python)
     before = next((each.installed for each in needs if each.name == _PREFECT), None)
@@ -72,7 +74,6 @@ def propose(world: World, asked: Asked) -> Plan:
         raise GateRefused(
             f"there is no Prefect in {environment}", hint="`orchctl doctor versions` says what is missing"
         )
-    _allowed(world, environment)
     wanted = _wanted(world, asked, needs)
     if asked.version is not None:
         _no_downgrade(before, asked.version)
@@ -132,9 +133,9 @@ def _no_handover(world: World) -> None:
 
 def _works(world: World, after: str) -> None:
     """Raise GateRefused where it does not work now: what an upgrade broke could not be told from what was broken."""
-    found = upgrade_switch.look(world)
+    found = upgrade_back.look(world)
     if not found.ok:
-        wrong = upgrade_switch.wrong_with(found)
+        wrong = upgrade_back.wrong_with(found)
         raise GateRefused(f"server and workers do not all work now: {wrong}", hint="`orchctl host up` starts them")
     if not world.its.server and found.version is not None and archives.newer_prefect(after, found.version):
         raise GateRefused(
@@ -183,7 +184,7 @@ def carry_out(world: World, asked: Asked, planned: Plan) -> NoReturn:
     with ExitStack() as held:
         try:
             journal = _prepared(world, asked, journal)
-            held.enter_context(upgrade_switch.locked(world))
+            held.enter_context(upgrade_back.locked(world))
             _no_handover(world)
         except BaseException as error:
             forget(world, journal)
@@ -222,20 +223,34 @@ def resume(world: World) -> Done | None:
     """Go on with an upgrade that stands halfway, and return what came of it.
 
     None where there is none, or none that had changed anything: what was left of that one is removed. Raises
-    OrchctlError where it was put back.
+    StateBroken where the journal cannot be ours, OrchctlError where it was put back.
     """
     journal = world.journal.read()
     if journal is None:
         return None
-    switched = world.environments.marked(journal.environment, journal.id)
-    if rules.move(journal, switched=switched) != "forget":
+    _ours(world, journal)
+    if journal.step != "preparing":
         return upgrade_switch.go_on(world, journal)
     forget(world, journal)
     world.say("removed what an upgrade that was killed has left; it had changed nothing")
     return None
 
 
+def _ours(world: World, journal: Journal) -> None:
+    """Raise StateBroken where a journal is not about the environment that this process runs from, or did.
+
+    It is in a folder of the worker's user: root that went on wherever it says would run anything for that user.
+    """
+    place, hands = world.environments.place(world.its.python), world.hands
+    if journal.environment == place and (hands.runs_from(place) or hands.runs_from(journal.aside)):
+        return
+    raise StateBroken(
+        f"{rules.JOURNAL} tells of an upgrade of {journal.environment}, and this orchctl does not run from there",
+        hint="see docs/host.md, Upgrades: which orchctl goes on with it, and who could have written that",
+    )
+
+
 def forget(world: World, journal: Journal) -> None:
     """Remove what was made beside, where nothing was changed yet. Repeatable."""
-    world.environments.remove(journal.aside)
+    upgrade_back.cleared(world, lambda: world.environments.remove(journal.aside))
     world.journal.remove()

@@ -20,6 +20,7 @@ from orchctl.services.stack import Clock
 class Environments(Protocol):
     """Virtual environments: folders with an interpreter and its packages. See `adapters/environments.py`."""
 
+    def place(self, python: str) -> str: ...  # noqa: D102
     def of(self, python: str) -> str: ...  # noqa: D102
     def resolve(self, environment: str, wanted: Wanted) -> tuple[Change, ...]: ...  # noqa: D102
     def migrations(self, environment: str, version: str, kind: Kind) -> int | None: ...  # noqa: D102
@@ -48,7 +49,8 @@ class Hands(Protocol):
 
     `runs` are the flow runs that processes of this host are at work for; `let_go` ends a worker and not what it runs;
     `try_archive` restores an archive on trial with the packages of an environment, `migrate` changes the database's
-    tables with them. `go_on` never returns: it runs the same command with the packages of an environment.
+    tables with them. `go_on` never returns: it runs the same command with the packages of an environment; a signal to
+    stop waits from there until `heed_signals`, and none counts any more from `ignore_signals` on.
     """
 
     def runs(self) -> Collection[str]: ...  # noqa: D102
@@ -57,6 +59,8 @@ class Hands(Protocol):
     def migrate(self, environment: str) -> None: ...  # noqa: D102
     def go_on(self, environment: str) -> NoReturn: ...  # noqa: D102
     def runs_from(self, environment: str) -> bool: ...  # noqa: D102
+    def heed_signals(self) -> None: ...  # noqa: D102
+    def ignore_signals(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

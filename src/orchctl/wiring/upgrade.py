@@ -6,12 +6,12 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from orchctl import wiring
-from orchctl.adapters import doctor_facts, doctor_versions, host_lock
+from orchctl.adapters import belief, doctor_facts, doctor_versions, host_lock
 from orchctl.adapters.environments import Environments
-from orchctl.adapters.upgrade_hands import UpgradeHands
+from orchctl.adapters.upgrade_hands import SIGNALS, UpgradeHands
 from orchctl.adapters.upgrades import Upgrades
 from orchctl.core import upgrade
 from orchctl.errors import GateRefused
@@ -26,7 +26,7 @@ _LOCK = "host-upgrade"
 
 
 def world(app: App, say: Callable[[str], None]) -> World:
-    """Return what an upgrade works with. Raises GateRefused where nothing is installed."""
+    """Return what an upgrade works with. Raises GateRefused where nothing is installed, StateBroken."""
     its, environment, settings = host_wiring.installed(app), wiring.environment(), app.settings
     options = ("--config", str(settings.config_dir), "--state-dir", str(settings.state_dir))
     shown = (("--json", settings.as_json), ("--no-color", not settings.color), ("--verbose", settings.verbose))
@@ -48,6 +48,7 @@ def world(app: App, say: Callable[[str], None]) -> World:
             options=options,
             shown=[word for word, on in shown if on],
             variables=environment,
+            owner=belief.owner(settings.state_dir),
         ),
         needs=doctor_versions.requirements,
         within=doctor_versions.within,
@@ -84,12 +85,20 @@ def none_unfinished(app: App) -> None:
 
 @contextlib.contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let a lost terminal and a polite kill end us as Ctrl-C does: what was stopped must be started again."""
+    """Let a lost terminal and a polite kill end us as Ctrl-C does: what was stopped must be started again.
+
+    Only the first one counts: a second would keep us from doing that.
+    """
     # What ignores a lost terminal (nohup) goes on ignoring it.
-    heard = [each for each in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, signal.default_int_handler) for each in heard}
+    heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, _interrupted) for each in heard}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _interrupted(_number: int, _frame: object) -> NoReturn:
+    UpgradeHands.ignore_signals()
+    raise KeyboardInterrupt
