@@ -100,7 +100,7 @@ def test_prune_deletes_only_what_carries_our_mark(here: Site) -> None:
     }.items():
         here.by_hand("POST", "/deployments/", {"name": name, "flow_id": here.api.create_flow(name), **body})
     here.catalog = wanted(sa={})
-    assert here.plan().empty
+    assert here.plan().changes == ()
     assert here.plan().notes == ("sold: gone from the catalog and still in Prefect; --prune deletes its deployment",)
     assert [(change.job, change.action) for change in here.sync(prune=True).applied] == [("sold", "delete")]
     assert here.prefect.deployment("sold", "sold") is None
