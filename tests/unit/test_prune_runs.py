@@ -235,8 +235,8 @@ def nobody(host: Host) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.chmod(host.root.parent, 0o755)
-    os.chmod(host.root.parent.parent, 0o755)
+    for folder in list(host.root.parents)[:-2]:
+        folder.chmod(folder.stat().st_mode | 0o055)
     for path in (host.root, *host.root.rglob("*")):
         os.chown(path, 65534, 65534, follow_symlinks=False)
     os.seteuid(65534)
