@@ -102,6 +102,7 @@ def api(project: Project) -> PrefectApi:
     return PrefectApi(url=project.json("host", "status")["api_url"])
 
 
+@pytest.mark.campaign
 @pytest.mark.live
 def test_a_restored_server_schedules_again_and_no_slot_runs_twice(alone: Project) -> None:
     alone.orchctl("host", "up", "--port", "0", timeout=280)

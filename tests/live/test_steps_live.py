@@ -186,6 +186,7 @@ def test_a_killed_flow_process_leaves_no_step_running_and_is_resumed(live: Live,
         assert statuses(project, run) == {"a": "kept", "b": "success", "c": "success"}
 
 
+@pytest.mark.campaign
 def test_a_limit_is_held_only_while_a_step_runs_and_waiting_can_be_cancelled(live: Live, project: Project) -> None:
     name = f"limit-{project.name}"
     live.request("POST", "/v2/concurrency_limits/", {"name": name, "limit": 1})

@@ -104,6 +104,7 @@ def counts(box: Box, wanted: list[int]) -> list[int]:
     return [ran(box, name) for name in NAMES]
 
 
+@pytest.mark.campaign
 def test_lines_that_are_cut_over_run_no_more_and_come_back_exactly(host: Box) -> None:
     own = f'# mine\n#second\nMAILTO=""\n\n{line("own")}\n* * * * * true %  odd\t\n{line("other")}\n'
     lines = [line(name, user="root") for name in ("file", "fenced", "beside")]

@@ -347,6 +347,7 @@ def test_a_cutover_that_is_confirmed_stays(stage: Stage) -> None:
 # --- drift
 
 
+@pytest.mark.campaign
 def test_drift_of_ownership_is_found_and_recover_puts_each_right(stage: Stage) -> None:
     first = _begin(stage)
     stage.cutover()
