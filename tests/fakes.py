@@ -147,7 +147,7 @@ class FakePrefect:
         with _Write(self, "create_deployment"):
             self._check_pool(body)
             old = next((e for e in self.by_id.values() if (e.flow_id, e.name) == (body["flow_id"], body["name"])), None)
-            made = old or _blank(self._new_id("deployment"), body["name"], body["flow_id"])
+            made = old or blank_deployment(self._new_id("deployment"), body["name"], body["flow_id"])
             labels = {"prefect.flow.id": body["flow_id"], **body.get("labels", {})}
             schedules = tuple(self._schedule(each) for each in body.get("schedules", ()))
             self.by_id[made.id] = replace(_changed(made, body), labels=labels, schedules=schedules)
@@ -408,7 +408,8 @@ def catalog(
     )
 
 
-def _blank(id: str, name: str, flow_id: str) -> RemoteDeployment:  # noqa: A002 - as the port has it
+def blank_deployment(id: str, name: str, flow_id: str) -> RemoteDeployment:  # noqa: A002 - as the port has it
+    """Return a deployment with nothing set."""
     return RemoteDeployment(
         id=id,
         name=name,

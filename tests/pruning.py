@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogs import catalog
+from fakes import blank_deployment
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.claims import Claims
 from orchctl.adapters.handovers import Handovers
@@ -52,27 +53,8 @@ def ago(days: float) -> datetime:
 
 
 def deployment(name: str, owner: str = "mine") -> RemoteDeployment:
-    return RemoteDeployment(
-        id=f"of-{name}",
-        name=name,
-        flow_id=f"flow-of-{name}",
-        paused=False,
-        description=None,
-        entrypoint=None,
-        path=None,
-        pull_steps=(),
-        tags=("orchctl",),
-        labels={LABEL_CATALOG: owner},
-        parameters={},
-        parameter_schema={},
-        enforce_parameter_schema=True,
-        work_pool=None,
-        work_queue=None,
-        concurrency_limit=None,
-        collision_strategy=None,
-        job_variables={},
-        schedules=(),
-    )
+    found = blank_deployment(f"of-{name}", name, f"flow-of-{name}")
+    return replace(found, tags=("orchctl",), labels={LABEL_CATALOG: owner})
 
 
 @dataclass

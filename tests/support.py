@@ -20,6 +20,7 @@ import tomli_w
 
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.prefect_api import PrefectApi
+from orchctl.errors import PrefectApiError
 from orchctl.services import stack
 
 POOL = "tests"
@@ -59,6 +60,31 @@ def sigint_as_usual() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
+"""Whether campaigns have their full length: `make stress`."""
+
+
+def command_line(*words: str, home: Path, check: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run orchctl in a process of its own, without a terminal, with this HOME; see that it ends with `check`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "orchctl", *words],
+        env={**clean_env(), "HOME": str(home), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+def answers(api_url: str, auth_string: str | None = None) -> bool:
+    """Whether a server answers, asked once."""
+    with contextlib.suppress(PrefectApiError), PrefectApi(url=api_url, auth_string=auth_string, attempts=1) as api:
+        return bool(api.version())
+    return False
 
 
 def clean_env() -> dict[str, str]:

@@ -452,6 +452,3 @@ def doubled(entries: Sequence[Entry]) -> list[float]:
 
 def at(instant: float) -> str:
     return datetime.fromtimestamp(instant, UTC).strftime("%H:%M:%S")
-
-
-STRESS = os.environ.get("ORCHCTL_STRESS") == "1"

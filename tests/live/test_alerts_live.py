@@ -22,12 +22,10 @@ import postgres
 from alert_channels import KINDS, OUTAGES, Channels
 from live_runs import OwnWorker, ask, finished, now
 from orchctl.adapters.local_stack import LocalStack
-from orchctl.adapters.prefect_api import PrefectApi
 from orchctl.core.alerts_plan import BLOCK_FIELDS, BLOCK_TYPE
 from orchctl.core.names import format_instant
-from orchctl.errors import PrefectApiError
 from receivers import Http
-from support import Live, Project, clean_env, eventually
+from support import Live, Project, answers, clean_env, eventually
 
 SECRET = "hunter2-of-the-database"
 EVENTS = ["failed", "crashed", "timed_out", "late", "recovered", "worker_gone"]
@@ -219,16 +217,10 @@ def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with postgres.cluster() as cluster:
         live = Live(stack.start_server(0, database=cluster.make("prefect").url), state_dir, stack)
         try:
-            eventually(partial(_answers, live), within=90)
+            eventually(partial(answers, live.api_url), within=90)
             yield live
         finally:
             stack.stop("server", patience_s=30)
-
-
-def _answers(live: Live) -> bool:
-    with contextlib.suppress(PrefectApiError), PrefectApi(url=live.api_url, attempts=1) as api:
-        return bool(api.version())
-    return False
 
 
 @pytest.mark.campaign

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,9 +15,7 @@ import backup_load
 from orchctl.adapters import backup_archive, backups
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.prefect_api import PrefectApi
-from support import Live, Project, eventually
-
-STRESS = bool(os.environ.get("ORCHCTL_STRESS"))
+from support import STRESS, Live, Project, eventually
 
 
 class OfLive(Project):

@@ -16,10 +16,8 @@ from orchctl.adapters.installed import Installed
 from orchctl.adapters.local_stack import SERVER, LocalStack
 from orchctl.adapters.prefect_api import PrefectApi
 from orchctl.core.installation import Installation
-from orchctl.errors import PrefectApiError
-from support import Project, clean_env, eventually
+from support import STRESS, Project, answers, clean_env, eventually
 
-STRESS = bool(os.environ.get("ORCHCTL_STRESS"))
 AUTH = "admin:planted-auth"
 
 pytestmark = [
@@ -60,14 +58,7 @@ class Installs:
             pools={},
         )
         Installed(self.project.state_dir).write(record)
-        eventually(self._answers, within=90)
-
-    def _answers(self) -> bool:
-        with PrefectApi(url=self.api_url, auth_string=AUTH, attempts=1) as api:
-            try:
-                return bool(api.version())
-            except PrefectApiError:
-                return False
+        eventually(lambda: answers(self.api_url, AUTH), within=90)
 
     def flow_runs(self) -> int:
         with PrefectApi(url=self.api_url, auth_string=AUTH) as api:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 import time
@@ -27,11 +26,10 @@ from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.owners import Owners
 from orchctl.adapters.prefect_api import PrefectApi
 from orchctl.services import stack
-from support import clean_env, clock
+from support import STRESS, clean_env, clock
 from switching_box import NO_GATES, NOTHING_DUE
 
 WAITING = ("Late", "Pending", "AwaitingConcurrencySlot", "AwaitingRetry")
-STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
 SOME = ("closed", "hung", "503", "reset", "garbage", "slow", "unauthorised")
 KINDS = broken_api.KINDS if STRESS else SOME
 SLOW_S = 1.5

@@ -7,7 +7,6 @@ What Prefect's API says comes from tests/prefect_server.py, and gates are left o
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,9 @@ import prefect_server
 from box import Box
 from kills import Fault, faults
 from orchctl.adapters import sandbox
+from support import STRESS
 from switching_box import UNFENCED, WAIVED, SwitchingBox
 
-STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
 LANES: tuple[tuple[Sequence[str], Sequence[str]], ...] = (
     (("system",), ()),
     (("system",), ()),

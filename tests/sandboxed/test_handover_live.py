@@ -13,8 +13,8 @@ import pytest
 import invariants
 import switching
 from box import Box
-from support import eventually
-from switching import SERVER, STRESS, WORKER, Stage
+from support import STRESS, eventually
+from switching import SERVER, WORKER, Stage
 
 PAIRS = 50 if STRESS else 8
 """Cutovers and rollbacks for each scope: 32 switches, 200 in `make stress`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +13,9 @@ from box import USER, Box
 from host_stage import JOBS, Stage, disk
 from orchctl.adapters import local_stack, sandbox
 from orchctl.core.names import format_instant, parse_instant
-from support import eventually
+from support import STRESS, eventually
 
-KILLS = 20 if os.environ.get("ORCHCTL_STRESS") else 3
+KILLS = 20 if STRESS else 3
 EVERY_S = 30
 SECOND = """
 [jobs.tock]

@@ -14,7 +14,7 @@ import pytest
 from backup_cases import make_database
 from catalogs import catalog
 from conftest import ROOT
-from support import clean_env
+from support import command_line
 
 ARCHIVE = {
     "path",
@@ -37,16 +37,8 @@ def state(tmp_path: Path) -> Path:
 
 
 def orchctl(state: Path, *words: str, check: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "orchctl", "--state-dir", str(state), "--config", str(state.parent / "config"), *words],
-        env={**clean_env(), "HOME": str(state.parent), **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == check, done.stdout + done.stderr
-    return done
+    places = ["--state-dir", str(state), "--config", str(state.parent / "config")]
+    return command_line(*places, *words, home=state.parent, check=check, **env)
 
 
 def data(done: subprocess.CompletedProcess[str]) -> Any:

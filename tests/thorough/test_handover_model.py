@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from invariants import Entry, check
 from model.explore import explore
 from model.mutants import MUTANTS, Mutant
 from model.world import Setup
+from support import STRESS
 
 pytestmark = pytest.mark.campaign
 
@@ -61,7 +60,7 @@ LARGE = {
 }
 
 
-ALL = SETUPS | LARGE if os.environ.get("ORCHCTL_STRESS") else SETUPS
+ALL = SETUPS | LARGE if STRESS else SETUPS
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from orchctl.adapters.claims import Claims
 from orchctl.core.catalog_retention import RetentionTable
 from orchctl.core.names import run_id
 from pruning import Host, files_below
-from support import clean_env
+from support import command_line
 
 DOCS = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
 
@@ -43,16 +42,7 @@ def orchctl(host: Host, *words: str, policy: str = "", check: int = 0) -> subpro
     (config / "jobs.toml").write_text(f'{jobs}working_directory = "/"\nwork_pool = "pool"\n')
     (config / "schedules.toml").write_text("version = 1\n")
     places = ["--state-dir", str(host.state), "--config", str(config), "--api-url", "http://127.0.0.1:9/api"]
-    done = subprocess.run(
-        [sys.executable, "-m", "orchctl", *places, "host", "prune", *words],
-        env={**clean_env(), "HOME": str(host.root)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == check, done.stdout + done.stderr
-    return done
+    return command_line(*places, "host", "prune", *words, home=host.root, check=check)
 
 
 def data(done: subprocess.CompletedProcess[str]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,8 +20,8 @@ from orchctl.adapters.pointers import read_pointer
 from orchctl.core.publish import CURRENT, LATEST
 from orchctl.runner import publish
 from publish_cases import DAY, REFUSED, STEP_FAILED, Attempts, faults, folder_of, reader, run_id, torn
+from support import STRESS
 
-STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
 READS = 100_000
 A_DAY_LATER = timedelta(hours=25)
 SCENES: dict[str, Sequence[str]] = {

@@ -38,8 +38,8 @@ from orchctl.core.names import run_id
 from orchctl.errors import ExitCode, OrchctlError
 from orchctl.services import handover, recovery
 from orchctl.services.handover_steps import Hands
+from support import STRESS
 
-STRESS = os.environ.get("ORCHCTL_STRESS") == "1"
 OPERATORS, COMMANDS = 16, 500 if STRESS else 25
 PAUSE_S = 0.5
 """At most, between two commands of an operator: else nearly all were refused."""

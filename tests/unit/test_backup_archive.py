@@ -19,8 +19,8 @@ from backup_cases import MANIFEST
 from orchctl.adapters import backup_archive, files
 from orchctl.core.backup import Manifest, Member
 from orchctl.errors import BackupBroken, GateRefused, OrchctlError
+from support import STRESS
 
-STRESS = bool(os.environ.get("ORCHCTL_STRESS"))
 CONTENT = {
     "database/prefect.db": random.Random(1).randbytes(20_000),
     "state/owners/live-score.json": b"{}\n",

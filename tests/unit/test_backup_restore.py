@@ -16,6 +16,7 @@ from backup_cases import NOW, Host, make_database
 from orchctl.core.backup import OpenRun
 from orchctl.errors import BackupBroken, GateRefused
 from orchctl.services import restore
+from support import STRESS
 
 OWNER = "state/owners/live-score.json"
 NEW_CLAIM = "state/slots/live-score/20251219T060000Z.json"
@@ -251,7 +252,7 @@ def killed_at(host: Host, number: int) -> bool:
 
 
 def numbers() -> Iterator[int]:
-    step = 1 if os.environ.get("ORCHCTL_STRESS") else 7
+    step = 1 if STRESS else 7
     yield from range(0, 10_000, step)
 
 

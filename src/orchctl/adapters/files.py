@@ -85,7 +85,7 @@ def write_together(contents: Sequence[Content]) -> None:
     """Replace several files, in this order. All are written in full, beside their places, before the first is replaced:
     a full disk leaves every one as it was. Raises NotAllowed or OrchctlError.
     """
-    temporaries = [_temporary(one.path) for one in contents]
+    temporaries = [temporary_of(one.path) for one in contents]
     try:
         for one, temporary in zip(contents, temporaries, strict=True):
             with _mapped(one.path):
@@ -106,7 +106,8 @@ def torn(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
-def _temporary(path: Path) -> Path:
+def temporary_of(path: Path) -> Path:
+    """Return another name, unlikely to be taken, under which what `path` is to hold is written first. See `torn`."""
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
@@ -136,7 +137,7 @@ def create_exclusive(
     The file is written under another name and then linked: `link` fails where the name is taken, as O_EXCL
     does, but the name appears together with its content.
     """
-    temporary = _temporary(path)
+    temporary = temporary_of(path)
     with _mapped(path):
         try:
             _write_new(temporary, content, mode, owner=owner)

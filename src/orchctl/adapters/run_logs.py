@@ -9,7 +9,6 @@ import contextlib
 import gzip
 import os
 import re
-import secrets
 import shutil
 import stat
 import zlib
@@ -91,7 +90,7 @@ def compress(path: Path) -> bool:
         files.remove(path)
         return True
     target = path.with_name(path.name + PACKED)
-    temporary = path.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    temporary = files.temporary_of(target)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
             before = os.fstat(source.fileno())

@@ -11,6 +11,7 @@ from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders, acting_as
 from orchctl.core import systemd_show
 from orchctl.core.legacy import Manager, Timer, Units
+from orchctl.core.words import several
 
 # ExecCondition= is of 243, the prefix `:` of 244.
 OLDEST = 244
@@ -34,7 +35,7 @@ def of(systemd: Systemd, where: Folders, units: Units, names: Collection[str]) -
         yield f"systemd {found[0]} is too old for the fence: it needs {OLDEST}"
     waiting = [name for name in _waiting(systemd, where.manager) if name not in ours]
     if waiting:
-        some = ", ".join(waiting[:_NAMED]) + (f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else "")
+        some = several(waiting, shown=_NAMED)
         yield f"{some} ({where.manager}) changed on disk, and a reload would apply that: run `daemon-reload` yourself"
 
 

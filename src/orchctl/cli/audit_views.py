@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
 from orchctl.core.audit import VERDICTS
+from orchctl.core.words import counted, several
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -108,21 +109,17 @@ class _Clock:
 def _text(result: Audited, clock: _Clock) -> None:
     widest = max((len(job.job) for job in result.jobs), default=0)
     for job in result.jobs:
-        render.line(f"{job.job:<{widest}}  {_counted(len(job.slots), 'slot')}{_of(job.counts)}")
+        render.line(f"{job.job:<{widest}}  {counted(len(job.slots), 'slot')}{_of(job.counts)}")
         for when, verdict, said in _lines(job, clock):
             _paragraph(when, verdict, said)
     totals = _totals(result)
     gaps = sum(1 for job in result.jobs if job.gaps)
-    rest = f"; of {_counted(gaps, 'job')} not all slots are known" if gaps else ""
-    render.line(f"{_counted(sum(totals.values()), 'slot')}{_of(totals)} {clock.span} ({clock.zone.key}){rest}")
+    rest = f"; of {counted(gaps, 'job')} not all slots are known" if gaps else ""
+    render.line(f"{counted(sum(totals.values()), 'slot')}{_of(totals)} {clock.span} ({clock.zone.key}){rest}")
 
 
 def _of(counts: dict[str, int]) -> str:
     return ": " + ", ".join(f"{number} {verdict}" for verdict, number in counts.items()) if counts else ""
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _lines(job: JobAudit, clock: _Clock) -> Iterator[tuple[str, str, str]]:
@@ -150,7 +147,7 @@ def _group(group: Group, clock: _Clock) -> tuple[str, str, str]:
     if len(details) == 1 and first.detail:
         said += f" ({first.detail})"
     if len(group.slots) > 1:
-        said = f"{_counted(len(group.slots), 'slot')}: {said}"
+        said = f"{counted(len(group.slots), 'slot')}: {said}"
     # Of many slots of which nothing is known, the runs that are there say nothing.
     runs = () if first.verdict == "unknown" and len(group.slots) > 1 else group.runs
     return clock.between(first.at, last.at), first.verdict, f"{said}; {_runs(runs)}" if runs else said
@@ -159,9 +156,7 @@ def _group(group: Group, clock: _Clock) -> tuple[str, str, str]:
 def _runs(runs: tuple[str, ...]) -> str:
     if len(runs) == 1:
         return f"run {runs[0]}"
-    more = len(runs) - _RUNS
-    named: Iterable[str] = runs[:_RUNS]
-    return f"{len(runs)} runs: {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
+    return f"{len(runs)} runs: {several(runs, shown=_RUNS)}"
 
 
 def _paragraph(when: str, verdict: str, said: str) -> None:

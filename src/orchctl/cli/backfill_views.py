@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
 from orchctl.core.durations import human
+from orchctl.core.words import counted, several
 
 if TYPE_CHECKING:
     from datetime import date
@@ -98,7 +99,7 @@ def _reads(each: Previewed) -> str:
         return "-"
     told = [f"again after: {part.why}"] if part.action == "retry" else []
     if each.inputs:
-        told.append(_count(sum(selected.path is not None for selected in each.inputs), "input"))
+        told.append(counted(sum(selected.path is not None for selected in each.inputs), "input"))
         gaps = [selected for selected in each.inputs if selected.gap]
         told += [f"GAP {gap.step} {gap.input}" for gap in gaps] if len(gaps) == 1 else []
         told += [f"{len(gaps)} GAPS: {', '.join(gap.input for gap in gaps)}"] if len(gaps) > 1 else []
@@ -133,7 +134,7 @@ def begun(prepared: Prepared, at_a_time: int | None, settings: Settings) -> None
         render.note(f"note: {note}")
     work = sum(each.is_work for each in prepared.partitions)
     how = f", at most {at_a_time} at a time" if at_a_time is not None else ""
-    render.note(f"backfill {prepared.id}: {_count(len(prepared.partitions), 'date')}, {work} to run{how}")
+    render.note(f"backfill {prepared.id}: {counted(len(prepared.partitions), 'date')}, {work} to run{how}")
 
 
 @contextlib.contextmanager
@@ -288,9 +289,4 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _dates(dates: Sequence[date | str]) -> str:
-    shown = ", ".join(str(each) for each in dates[:_DATES_SHOWN])
-    return shown + (f" and {len(dates) - _DATES_SHOWN} more" if len(dates) > _DATES_SHOWN else "")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    return several([str(each) for each in dates], shown=_DATES_SHOWN)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchctl.cli import render
 from orchctl.cli.views import shown
 from orchctl.core.durations import canonical
+from orchctl.core.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,17 +38,13 @@ def checked(catalog: Catalog, settings: Settings, alerts: Alerts | None = None) 
         "channels": len(alerts.channels) if alerts is not None else 0,
         "routes": len(alerts.routes) if alerts is not None else 0,
     }
-    counted = [f"{_count(len(catalog.jobs), 'job')} ({legacy} with legacy triggers)"]
-    counted += [_count(steps, "step")] if steps else []
-    counted += [_count(len(catalog.schedules), "schedule")]
-    counted += [_count(len(catalog.contracts), "contract")] if catalog.contracts else []
-    counted += [_count(len(alerts.channels), "alert channel")] if alerts is not None else []
-    text = f"{settings.config_dir}: {', '.join(counted)}, no problems"
+    parts = [f"{counted(len(catalog.jobs), 'job')} ({legacy} with legacy triggers)"]
+    parts += [counted(steps, "step")] if steps else []
+    parts += [counted(len(catalog.schedules), "schedule")]
+    parts += [counted(len(catalog.contracts), "contract")] if catalog.contracts else []
+    parts += [counted(len(alerts.channels), "alert channel")] if alerts is not None else []
+    text = f"{settings.config_dir}: {', '.join(parts)}, no problems"
     render.emit("check", data, lambda: render.line(text), settings)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def jobs(catalog: Catalog, settings: Settings) -> None:
@@ -81,7 +78,7 @@ def _execution(job: Job) -> str:
     """Say how a job runs, and how many steps it has: `steps (9)`, or `command (9 steps)` where they are not used."""
     if not job.steps:
         return job.execution
-    return f"steps ({len(job.steps)})" if job.execution == "steps" else f"command ({_count(len(job.steps), 'step')})"
+    return f"steps ({len(job.steps)})" if job.execution == "steps" else f"command ({counted(len(job.steps), 'step')})"
 
 
 def job(catalog: Catalog, one: Job, settings: Settings) -> None:
@@ -156,7 +153,7 @@ def _drawing(catalog: Catalog, one: Job) -> Iterator[str]:
     from orchctl.core import step_graph
 
     yield ""
-    how = f"{_count(len(one.steps), 'step')}, at most {one.parallel_steps} at a time"
+    how = f"{counted(len(one.steps), 'step')}, at most {one.parallel_steps} at a time"
     if one.execution == "steps":
         yield f"{how}:"
     else:

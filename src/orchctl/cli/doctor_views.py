@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
-from orchctl.core.doctor import CHECKS, GROUPS, LEVELS, counted
+from orchctl.core.doctor import CHECKS, GROUPS, LEVELS
+from orchctl.core.words import counted
 
 if TYPE_CHECKING:
     from orchctl.core.doctor import Check, Finding, Report

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchctl.cli import render
 from orchctl.core.durations import human
 from orchctl.core.handover import WORDS, Step
+from orchctl.core.words import several
 
 if TYPE_CHECKING:
     from orchctl.core.gates import Gate, Seam
@@ -262,8 +263,7 @@ def _seam_of(switched: Switched) -> Seam | None:
 def _slots(slots: Sequence[datetime], local: Callable[[datetime], str]) -> str | None:
     if not slots:
         return None
-    more = f" and {len(slots) - _SLOTS} more" if len(slots) > _SLOTS else ""
-    return ", ".join(local(slot) for slot in slots[:_SLOTS]) + more
+    return several([local(slot) for slot in slots], shown=_SLOTS)
 
 
 def _clock(timezone: str) -> Callable[[datetime], str]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
+from orchctl.core.words import counted
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -141,9 +142,9 @@ def _overview(report: Report, settings: Settings, *, every: bool) -> None:
     _said(report)
     render.line()
     jobs = len({each.job for each in named})
-    found = _count(len(report.findings) + len(report.differences), "finding")
+    found = counted(len(report.findings) + len(report.differences), "finding")
     render.line(
-        f"{_count(len(named), 'trigger')} of {_count(jobs, 'job')}, {found}; times are those of {report.host_zone}"
+        f"{counted(len(named), 'trigger')} of {counted(jobs, 'job')}, {found}; times are those of {report.host_zone}"
     )
 
 
@@ -161,7 +162,7 @@ def _named_only(rest: Sequence[Trigger], of_them: str) -> None:
     for names, word in ((timers, "timer"), (lines, "cron line")):
         if names:
             render.line()
-            _wrapped(f"{_count(len(names), word)} {of_them}: {', '.join(names)}")
+            _wrapped(f"{counted(len(names), word)} {of_them}: {', '.join(names)}")
 
 
 def _said(report: Report) -> None:
@@ -284,10 +285,6 @@ def _clock(instant: datetime | None, now: datetime, zone: ZoneInfo) -> str:
     if local.date() == today.date():
         return f"{local:%H:%M:%S}"
     return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _one_job(report: Report, job: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
 from orchctl.core.names import format_instant, visible
+from orchctl.core.words import several
 
 if TYPE_CHECKING:
     from orchctl.core.ownership import Finding
@@ -147,7 +148,7 @@ class _View:
             same.setdefault(_said(each), []).append(name.removesuffix(": "))
         for said, jobs in same.items():
             # The same of many jobs (no worker, no systemd) is one thing that is wrong.
-            who = f"{_several(jobs)}: " if jobs[0] else ""
+            who = f"{several(jobs)}: " if jobs[0] else ""
             yield from self._wrapped(f"! {who}{said}", indent="  ")
 
     def _wrapped(self, text: str, *, indent: str) -> list[str]:
@@ -229,8 +230,3 @@ def _triggers(triggers: Iterable[Trigger]) -> str:
 
 def _said(finding: Finding) -> str:
     return f"{finding.message} [{finding.code}]" + (f": {finding.fix}" if finding.fix else "")
-
-
-def _several(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchctl.cli import render
 from orchctl.core.limits import QUEUE
+from orchctl.core.words import counted
 
 if TYPE_CHECKING:
     from orchctl.core.limits import LimitChange, QueueChange
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 _SIGNS = {"create": "+", "update": "~", "recreate": "!", "delete": "-"}
 _CUT = 60
 _BY_HAND = "   [by hand]"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def shown(key: str, value: Any) -> Any:
@@ -104,11 +101,11 @@ def _beside_text(proposed: Plan) -> None:
         render.line(f"{sign} queue {QUEUE} of work pool {queue.pool}: {text}")
     for limit in proposed.limits:
         if limit.before is None:
-            render.line(f"+ limit {limit.name}: {_count(limit.limit, 'place')}")
+            render.line(f"+ limit {limit.name}: {counted(limit.limit, 'place')}")
             continue
         decay = ", and no place becomes free by itself any more" if limit.before.decay else ""
         by_hand = _BY_HAND if limit.because == "by hand" else ""
-        render.line(f"~ limit {limit.name}: {limit.before.limit} -> {_count(limit.limit, 'place')}{decay}{by_hand}")
+        render.line(f"~ limit {limit.name}: {limit.before.limit} -> {counted(limit.limit, 'place')}{decay}{by_hand}")
 
 
 def _at_a_time(limit: int | None) -> str:
@@ -171,7 +168,7 @@ def _change_text(change: Change, *, verbose: bool) -> None:
     if change.runs_deleted:
         first = change.runs_deleted[0].expected_start
         render.line(
-            f"    {_count(len(change.runs_deleted), 'scheduled run')} from {first:%Y-%m-%d %H:%M:%S}Z on "
+            f"    {counted(len(change.runs_deleted), 'scheduled run')} from {first:%Y-%m-%d %H:%M:%S}Z on "
             + ("will be deleted" if change.action == "delete" else "will be made anew")
         )
     for run in change.runs_kept:
@@ -214,11 +211,11 @@ def _summary(proposed: Plan) -> str:
         return "no changes"
     counts = {action: sum(change.action == action for change in proposed.changes) for action in _SIGNS}
     parts = [f"{number} to {action}" for action, number in counts.items() if number]
-    parts += [f"{_count(len(proposed.pools), 'work pool')} to make"] if proposed.pools else []
-    parts += [f"{_count(len(proposed.queues), 'queue')} to set"] if proposed.queues else []
-    parts += [f"{_count(len(proposed.limits), 'limit')} to set"] if proposed.limits else []
+    parts += [f"{counted(len(proposed.pools), 'work pool')} to make"] if proposed.pools else []
+    parts += [f"{counted(len(proposed.queues), 'queue')} to set"] if proposed.queues else []
+    parts += [f"{counted(len(proposed.limits), 'limit')} to set"] if proposed.limits else []
     parts += ["the applied catalog to write"] if proposed.writes_catalog and not parts else []
-    parts += [f"{_count(len(proposed.conflicts), 'conflict')}: nothing will be changed"] if proposed.conflicts else []
+    parts += [f"{counted(len(proposed.conflicts), 'conflict')}: nothing will be changed"] if proposed.conflicts else []
     return ", ".join(parts)
 
 
@@ -246,7 +243,7 @@ def synced(done: Synced, settings: Settings) -> None:
             render.line(f"note: {item}")
         said = [f"{number} {past[action]}" for action, number in counts.items() if number]
         beside = (("work pool", done.plan.pools), ("queue", done.plan.queues), ("limit", done.plan.limits))
-        said += [f"{_count(len(those), word)} set" for word, those in beside if those]
+        said += [f"{counted(len(those), word)} set" for word, those in beside if those]
         render.line(", ".join(said) if said else "no changes")
 
     render.emit("sync", data, text, settings)

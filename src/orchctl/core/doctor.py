@@ -189,14 +189,3 @@ def _place(error: BaseException) -> str:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     return f"{at.tb_frame.f_code.co_name}, line {at.tb_lineno}" if at is not None else "an unknown place"
-
-
-def several(names: Sequence[str], *, shown: int = 3) -> str:
-    """Write names for a sentence: the first ones, and how many more there are."""
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
-
-
-def counted(number: int, word: str) -> str:
-    """Write a number of things: `1 job`, `3 jobs`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchctl.core import durations, gates, host_units
-from orchctl.core.doctor import Finding, counted, failure, ok, or_ok, several, unknown, warning
+from orchctl.core.doctor import Finding, failure, ok, or_ok, unknown, warning
 from orchctl.core.doctor_facts import Backup, Disk, FileFacts, Sampled, Who
+from orchctl.core.words import counted, several
 
 if TYPE_CHECKING:
     from orchctl.core.alerts import Alerts

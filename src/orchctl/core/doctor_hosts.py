@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from orchctl.core.deployments import LABEL_CATALOG, STATE_DIR_VARIABLE, STATE_ID_VARIABLE
-from orchctl.core.doctor import Finding, failure, ok, or_ok, several, warning
+from orchctl.core.doctor import Finding, failure, ok, or_ok, warning
 from orchctl.core.remote import RemoteDeployment
+from orchctl.core.words import several
 
 _CHECK = "hosts"
 _PAGE = "docs/scaling.md says what hosts have to share"

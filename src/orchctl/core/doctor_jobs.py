@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchctl.core.doctor import Finding, Level, counted, ok, or_ok, several, unknown, warning
+from orchctl.core.doctor import Finding, Level, ok, or_ok, unknown, warning
 from orchctl.core.installation import Installation
 from orchctl.core.limits import QUEUE
+from orchctl.core.words import counted, several
 
 if TYPE_CHECKING:
     from orchctl.core import legacy_report, ownership

@@ -15,6 +15,7 @@ from orchctl.core.legacy_report import (
     nearest_line,
     nearest_unit,
 )
+from orchctl.core.words import several
 
 _NAMES_SHOWN = 6
 
@@ -184,8 +185,7 @@ def _without_linger(triggers: Sequence[Trigger], heard: Heard) -> Iterator[Findi
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return several(names, shown=_NAMES_SHOWN)
 
 
 def differences(triggers: Sequence[Trigger]) -> tuple[Difference, ...]:

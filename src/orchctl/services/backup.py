@@ -29,6 +29,12 @@ class Made:
     left_out: tuple[str, ...]
 
 
+def no_half_restore(archive: str | None) -> None:
+    """Raise GateRefused where the restore of an archive was interrupted; None: none was."""
+    if archive is not None:
+        raise GateRefused(f"a restore was interrupted: {archive}", hint=f"run it again: orchctl host restore {archive}")
+
+
 def back_up(world: World, to: Path | None, keep: int | None) -> Made:
     """Make an archive in `to` (None: `backups` in the state directory), then remove all but the newest `keep`.
 
@@ -38,9 +44,7 @@ def back_up(world: World, to: Path | None, keep: int | None) -> Made:
     """
     database = world.database()
     with world.alone("host backup"):
-        half = world.shelf.unfinished_restore()
-        if half is not None:
-            raise GateRefused(f"a restore was interrupted: {half}", hint=f"run it again: orchctl host restore {half}")
+        no_half_restore(world.shelf.unfinished_restore())
         folder = world.shelf.folder(to)
         with world.shelf.staging(folder) as staging, ExitStack() as held:
             with _exclusive(world):

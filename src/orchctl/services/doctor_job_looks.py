@@ -9,7 +9,8 @@ from orchctl.core import deployments as wanted
 from orchctl.core import doctor_hosts as beside
 from orchctl.core import doctor_jobs as jobs
 from orchctl.core import doctor_server as server
-from orchctl.core.doctor import Finding, counted, failed_look, failure, ok, or_ok, unknown
+from orchctl.core.doctor import Finding, failed_look, failure, ok, or_ok, unknown
+from orchctl.core.words import counted
 from orchctl.errors import OrchctlError, PrefectUnauthorized
 from orchctl.services import ownership as owning
 from orchctl.services import stack

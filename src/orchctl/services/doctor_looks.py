@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from orchctl.core import doctor_host as host
 from orchctl.core import doctor_server as server
 from orchctl.core.alerts import Watchdog
-from orchctl.core.doctor import Finding, counted, failed_look, failure, ok
+from orchctl.core.doctor import Finding, failed_look, failure, ok
 from orchctl.core.doctor_facts import FileFacts
 from orchctl.core.doctor_host import Kept
 from orchctl.core.legacy import Unit
 from orchctl.core.mask import looks_secret
+from orchctl.core.words import counted
 from orchctl.errors import CatalogInvalid, OrchctlError, PrefectUnauthorized
 from orchctl.services import stack
 from orchctl.services.doctor_world import Seen, unseen

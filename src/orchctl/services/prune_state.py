@@ -8,7 +8,8 @@ from functools import partial
 
 from orchctl.core import durations, retention
 from orchctl.core.handover_journal import Handover
-from orchctl.errors import GateRefused, StateBroken
+from orchctl.errors import StateBroken
+from orchctl.services import backup
 from orchctl.services.prune_ports import Act, Notes, World
 
 
@@ -17,8 +18,7 @@ def parts(world: World, cutoff: datetime, notes: Notes) -> Iterator[tuple[str | 
 
     Nothing of a job in a handover goes. Raises GateRefused while a restore is unfinished.
     """
-    if (half := world.unfinished_restore()) is not None:
-        raise GateRefused(f"a restore was interrupted: {half}", hint=f"run it again: orchctl host restore {half}")
+    backup.no_half_restore(world.unfinished_restore())
     unfinished = frozenset(world.handovers.unfinished())
     yield None, partial(_journals, world, cutoff, unfinished, notes)
     for job in world.claims.jobs():

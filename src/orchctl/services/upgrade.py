@@ -122,8 +122,7 @@ def _allowed(world: World, environment: str) -> None:
             hint=f"run: {world.its.python} -m orchctl host upgrade",
         )
     _no_handover(world)
-    if (half := world.backup.shelf.unfinished_restore()) is not None:
-        raise GateRefused(f"a restore was interrupted: {half}", hint=f"run it again: orchctl host restore {half}")
+    backup.no_half_restore(world.backup.shelf.unfinished_restore())
 
 
 def _no_handover(world: World) -> None:

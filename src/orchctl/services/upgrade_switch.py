@@ -18,6 +18,7 @@ from typing import NoReturn
 from orchctl.core import host_units, upgrade
 from orchctl.core.installation import RECOVER_TIMER
 from orchctl.core.upgrade import Journal
+from orchctl.core.words import several
 from orchctl.errors import GateRefused, OrchctlError, PrefectApiError
 from orchctl.services import backup, host_install, stack
 from orchctl.services import upgrade_back as back
@@ -112,18 +113,13 @@ def _let_runs_end(world: World, patience_s: float | None) -> None:
     while runs := frozenset(world.hands.runs()):
         if world.clock.monotonic() >= deadline:
             raise GateRefused(
-                f"runs are still at work: {_listed(names(world, runs))}",
+                f"runs are still at work: {several(names(world, runs), shown=_SHOWN)}",
                 hint="wait longer with --patience, or end them with --now",
             )
         if runs != said:
-            world.say(f"waiting for {_listed(names(world, runs))}")
+            world.say(f"waiting for {several(names(world, runs), shown=_SHOWN)}")
             said = runs
         world.clock.sleep(_POLL_S)
-
-
-def _listed(found: Collection[str]) -> str:
-    shown = ", ".join(list(found)[:_SHOWN])
-    return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
 
 
 def _no_probe(world: World) -> None:

@@ -31,12 +31,12 @@ def world(app: App, say: Callable[[str], None]) -> World:
     options = ("--config", str(settings.config_dir), "--state-dir", str(settings.state_dir))
     shown = (("--json", settings.as_json), ("--no-color", not settings.color), ("--verbose", settings.verbose))
     host = host_wiring.host(app, its.manager)
-    target = backup.target(app, environment)
+    target, saved = backup.target(app, environment), backup.world(app, environment, say)
     return World(
         its=its,
         options=options,
         host=host,
-        backup=backup.world(app, environment, say),
+        backup=saved,
         desk=backup.desk(app, environment),
         target=target,
         environments=Environments(environment),
@@ -55,7 +55,7 @@ def world(app: App, say: Callable[[str], None]) -> World:
         in_use=target.running,
         unfinished=lambda: app.unfinished,
         free_bytes=lambda path: doctor_facts.disk(path).free,
-        database_bytes=lambda: _size(app),
+        database_bytes=lambda: _size(saved.database().shown),
         alone=lambda command: host_lock.held(settings.state_dir, command, lock=_LOCK),
         exclusive=app.exclusive,
         clock=host_wiring.clock(app),
@@ -63,9 +63,8 @@ def world(app: App, say: Callable[[str], None]) -> World:
     )
 
 
-def _size(app: App) -> int | None:
+def _size(shown: str) -> int | None:
     """Return how large a database of SQLite is; what PostgreSQL's takes is not on this disk."""
-    shown = backup.world(app, wiring.environment(), lambda _: None).database().shown
     with contextlib.suppress(OSError):
         return Path(shown).stat().st_size
     return None
