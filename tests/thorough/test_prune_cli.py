@@ -66,11 +66,11 @@ def test_a_dry_run_changes_nothing_and_exits_with_3(host: Host) -> None:
     assert list(files_below(host.data)) == before
     lines = [re.sub(r"[0-9.]+ kB|of before \S+", "…", line) for line in done.stdout.splitlines()]
     assert lines == [
-        "1 logs to compress (…), …",
+        "1 log to compress (…), …",
         "  job: 1 (…)",
-        "1 folders of runs to remove (…), …",
+        "1 folder of runs to remove (…), …",
         "  job: 1 (…)",
-        "2 claims and journals to remove (…), …",
+        "2 files of claims and journals to remove (…), …",
         "  job: 2 (…)",
     ]
     rows = data(orchctl(host, "--dry-run", "--json", policy=policy, check=3))["rows"]
@@ -83,11 +83,11 @@ def test_a_dry_run_changes_nothing_and_exits_with_3(host: Host) -> None:
 
 def test_without_a_terminal_it_needs_yes_and_then_does_it(host: Host) -> None:
     done = orchctl(host, policy='manifests = "800d"', check=5)
-    assert "1 folders of runs to remove" in done.stderr
+    assert "1 folder of runs to remove" in done.stderr
     assert "hint: --yes gives it" in done.stderr
     assert len(host.runs()) == 3
     done = orchctl(host, "--yes", policy='manifests = "800d"')
-    assert done.stdout.startswith("1 folders of runs removed (")
+    assert done.stdout.startswith("1 folder of runs removed (")
     assert len(host.runs()) == 2
     # Nothing is asked where nothing would go.
     assert orchctl(host, policy='manifests = "800d"').stdout.startswith("0 folders of runs removed, of before ")

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,22 @@ def test_a_run_of_steps_leaves_its_record(desk: StepsDesk) -> None:
     assert [one["event"] for one in desk.all_events() if one.get("step") is None] == ["run_started", "run_finished"]
 
 
+def test_a_retry_that_may_not_run_still_names_the_steps_of_the_attempt_before(desk: StepsDesk) -> None:
+    desk.lines["b"] = "exit 3"
+    desk.owner = Owner(SLOT - timedelta(days=1), draining=False)
+    job = desk.steps_job(desk.step("a"), desk.step("b", "a"), legacy=LEGACY)
+    desk.go(job)
+    before = desk.manifest()["steps"]
+    desk.owner = None
+    outcome = desk.go(job, attempt=2)
+    assert (outcome.status, outcome.reason) == ("failed", "not tried again: legacy owns the job")
+    assert [step["name"] for step in before] == ["a", "b"]
+    assert desk.manifest()["steps"] == before
+
+
 def test_steps_are_no_runs(desk: StepsDesk) -> None:
     outcome = desk.go(desk.steps_job(*chain(desk, ["a", "b"])))
     days = {path.stem for path in desk.data.glob("manifests/events/*")}
-    from datetime import date
-
     runs = [run for day in days for run in desk.tree.events(date.fromisoformat(day), skipped=[])]
     assert {run.asset for run in runs} == {"job"}
     for path in desk.data.glob("manifests/events/*"):

@@ -808,6 +808,21 @@ def test_alerts_that_are_not_applied_and_a_watchdog_that_does_not_look(host: Hos
     assert (found.level, found.seen) == ("failure", "the watchdog looked last at 2025-12-19 16:00Z")
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 event"), (3, "3 events"), (70, "at least 64 events")])
+def test_events_that_prefect_gave_up_lately(host: Host, count: int, said: str) -> None:
+    queue = host.state / "prefect" / "dlq"
+    queue.mkdir()
+    for number in range(count):
+        (queue / f"{number:032x}").write_text("{}")
+        os.utime(queue / f"{number:032x}", times=(NOON.timestamp(), NOON.timestamp() - 3600))
+    (found,) = host.findings()
+    assert (found.check, found.level) == ("alerts", "warning")
+    assert found.seen == f"Prefect gave up {said} in the last day, the last at 16:00Z ({queue})"
+    for each in queue.iterdir():
+        os.utime(each, times=(NOON.timestamp(), NOON.timestamp() - 2 * 86400))
+    assert host.findings() == []
+
+
 def test_an_alerts_file_that_is_not_valid(host: Host) -> None:
     def invalid(_catalog: Catalog | None) -> Any:
         raise CatalogInvalid("alerts.toml has 1 problem")

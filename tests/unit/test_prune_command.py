@@ -93,6 +93,13 @@ def test_a_kind_that_could_not_be_looked_at_is_left_out_and_told(desk: Desk, mon
     assert (desk.asked, done, len(desk.host.runs())) == (["Do this?"], [{"manifests"}], 2)
 
 
+def test_of_a_kind_that_could_not_be_looked_at_no_number_is_shown(desk: Desk) -> None:
+    said = desk.prune("--no-color", "--dry-run", policy='manifests = "180d"\nhistory = "90d"', check=4)
+    assert "1 folder of runs to remove" in said
+    assert "not done: runs in Prefect to delete: cannot reach the Prefect" in said
+    assert "0 runs in Prefect" not in said
+
+
 def test_what_was_left_out_is_in_the_json_too(desk: Desk) -> None:
     said = desk.prune("--json", policy='manifests = "180d"\nhistory = "90d"', check=4)
     told = json.loads(said[said.index("{") :])

@@ -107,7 +107,7 @@ def test_stopped_halfway_it_says_how_far_and_the_next_one_goes_on(host: Host) ->
             raise KeyboardInterrupt
 
     host.history.before_deleting = stop
-    with pytest.raises(Interrupted, match="interrupted; gone until then: 100 runs in Prefect"):
+    with pytest.raises(Interrupted, match="interrupted; done until then: 100 runs in Prefect deleted"):
         host.prune(history=90)
     host.history.before_deleting = None
     assert host.prune(history=90) == {("history", "job"): 20}
@@ -123,7 +123,7 @@ def test_a_long_work_says_how_far_it_is(host: Host) -> None:
     host.history.add("job", ago(1))
     host.history.before_deleting = slow
     host.prune(history=90)
-    assert host.said == ["so far: 100 runs in Prefect"]
+    assert host.said == ["so far: 100 runs in Prefect deleted"]
 
 
 def test_where_the_server_is_away_the_rest_is_done(host: Host) -> None:

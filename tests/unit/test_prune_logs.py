@@ -291,7 +291,7 @@ def test_stopped_halfway_nothing_is_marked_as_done(host: Host, monkeypatch: pyte
         host.ran(ago(days))
     with monkeypatch.context() as patched:
         patched.setattr(run_logs, "compress", failing(KeyboardInterrupt(), 2))
-        with pytest.raises(Interrupted, match="gone until then: 1 logs"):
+        with pytest.raises(Interrupted, match="done until then: 1 log compressed"):
             host.prune(compress_logs=7)
     assert marks(host) is None
     assert host.prune(compress_logs=7) == {("compress_logs", "job"): 1}

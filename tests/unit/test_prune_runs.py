@@ -189,7 +189,7 @@ def test_killed_at_any_removal_the_next_one_goes_on(host: Host, monkeypatch: pyt
 
     with monkeypatch.context() as patched:
         patched.setattr(RunFolders, "remove", staticmethod(remove))
-        with pytest.raises(Interrupted, match="gone until then"):
+        with pytest.raises(Interrupted, match="done until then"):
             host.prune(manifests=90)
     for manifest in host.data.glob("manifests/job/game_date=*/run=*/manifest.json"):
         assert json.loads(manifest.read_bytes())["job"] == "job"

@@ -8,24 +8,8 @@ from typing import TYPE_CHECKING, Any
 from orchctl.cli import render
 
 if TYPE_CHECKING:
-    from orchctl.core.retention import Kind
     from orchctl.services.prune import Pruned, Row
     from orchctl.wiring import Settings
-
-_WOULD: dict[Kind, str] = {
-    "history": "runs in Prefect to delete",
-    "compress_logs": "logs to compress",
-    "logs": "logs to remove",
-    "manifests": "folders of runs to remove",
-    "state": "claims and journals to remove",
-}
-_DID: dict[Kind, str] = {
-    "history": "runs in Prefect deleted",
-    "compress_logs": "logs compressed",
-    "logs": "logs removed",
-    "manifests": "folders of runs removed",
-    "state": "claims and journals removed",
-}
 
 
 def nothing_named(settings: Settings) -> None:
@@ -41,32 +25,38 @@ def nothing_named(settings: Settings) -> None:
 def would(found: Pruned, settings: Settings) -> None:
     """Show what would go."""
     data = _json(found, dry_run=True)
-    render.emit("host prune", data, lambda: _text(found, _WOULD, render.line), settings, errors=_errors(found))
+    render.emit("host prune", data, lambda: _text(found, render.line, done=False), settings, errors=_errors(found))
 
 
 def before(found: Pruned) -> None:
     """Show what is about to go, to who is asked."""
-    _text(found, _WOULD, render.note, problem="left out, since not all of it could be seen")
+    _text(found, render.note, done=False, problem="left out, since not all of it could be seen")
 
 
 def pruned(done: Pruned, settings: Settings) -> None:
     """Show what went."""
     data = _json(done, dry_run=False)
-    render.emit("host prune", data, lambda: _text(done, _DID, render.line), settings, errors=_errors(done))
+    render.emit("host prune", data, lambda: _text(done, render.line, done=True), settings, errors=_errors(done))
 
 
-def _text(found: Pruned, words: dict[Kind, str], say: Callable[[str], None], *, problem: str = "not done") -> None:
+def _text(found: Pruned, say: Callable[[str], None], *, done: bool, problem: str = "not done") -> None:
+    from orchctl.core.retention import told
+
+    unseen = {one.kind for one in found.problems if one.job is None}
     for kind, cutoff in found.cutoffs.items():
         rows = [row for row in found.rows if row.kind == kind]
+        if not rows and kind in unseen:
+            continue  # how many there are nobody knows
         total = sum(row.count for row in rows)
-        say(f"{total} {words[kind]}{_bytes(rows)}, of before {render.jsonable(cutoff.replace(microsecond=0))}")
+        say(f"{told(kind, total, done=done)}{_bytes(rows)}, of before {render.jsonable(cutoff.replace(microsecond=0))}")
         for row in rows:
             say(f"  {row.job}: {row.count}{_bytes([row])}")
         for each in found.kept:
             if each.kind == kind:
                 say(f"  {each.job}: {each.count} kept: {each.reason}")
     for one in found.problems:
-        where = words[one.kind] if one.job is None else f"{words[one.kind]}, {one.job}"
+        all_of_it = told(one.kind, None, done=False)
+        where = all_of_it if one.job is None else f"{all_of_it}, {one.job}"
         render.note(f"{problem}: {where}: {one.error.message}{f'; and {one.more} more like it' if one.more else ''}")
         if one.error.hint:
             render.note(f"hint: {one.error.hint}")

@@ -28,6 +28,8 @@ BACKUP_AGE = timedelta(days=2)
 VERIFIED_AGE = timedelta(days=30)
 WATCHED_WITHIN = timedelta(minutes=10)
 """The watchdog looks every minute."""
+GIVEN_UP_WITHIN = timedelta(days=1)
+"""What the server gave up earlier is over."""
 LEFT_FOR = timedelta(days=2)
 """What the dead left in a staging directory is swept by the next run after a day; what is older nobody sweeps."""
 _TEMPORARY = ".tmp"
@@ -301,6 +303,17 @@ def _unit(unit: Unit, ctl: str, *, kept: bool, changed: bool) -> Iterator[Findin
 def unapplied() -> Finding:
     """Return that Prefect tells other things than alerts.toml says."""
     return warning("alerts", "alerts.toml is not what is in force", "`orchctl alerts apply`")
+
+
+def given_up(found: Sampled, *, now: datetime) -> Iterator[Finding]:
+    """Tell of what Prefect's server gave up lately, `found` being its dead letter queue: a file for each event."""
+    lately = [each for each in found.files if not each.is_folder and each.changed > now - GIVEN_UP_WITHIN]
+    if lately:
+        newest = max(each.changed for each in lately)
+        least = "" if found.whole else "at least "
+        seen = f"Prefect gave up {least}{counted(len(lately), 'event')} in the last day, the last at {newest:%H:%M}Z"
+        fix = "alerts of them are lost: `orchctl runs --status failed` has the runs; docs/alerts.md says how it comes"
+        yield warning("alerts", f"{seen} ({found.root})", fix)
 
 
 def backups(last: Backup | None, *, now: datetime, there: bool) -> Iterator[Finding]:

@@ -10,9 +10,17 @@ from typing import Any, Literal, get_args
 from orchctl.core import catalog_retention
 from orchctl.core.catalog_retention import RetentionTable
 from orchctl.core.names import nearest, parse_instant
+from orchctl.core.words import counted
 
 Kind = Literal["history", "compress_logs", "logs", "manifests", "state"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_WORDS: Mapping[Kind, tuple[str, str, str, str]] = {
+    "history": ("run", " in Prefect", "to delete", "deleted"),
+    "compress_logs": ("log", "", "to compress", "compressed"),
+    "logs": ("log", "", "to remove", "removed"),
+    "manifests": ("folder", " of runs", "to remove", "removed"),
+    "state": ("file", " of claims and journals", "to remove", "removed"),
+}
 LONGEST_RUN = timedelta(days=14)
 """How long after its instant a run may end and its logs be found; of one that ends later they go with its manifest."""
 MARGIN = timedelta(days=1)
@@ -30,6 +38,13 @@ class Ended:
     before: datetime
     flow_id: str | None
     queue: str | None = None
+
+
+def told(kind: Kind, count: int | None, *, done: bool) -> str:
+    """Say how much of a kind goes, or went: `1 log to compress`. None: all that there is of it, `logs to compress`."""
+    word, which, would, did = _WORDS[kind]
+    things = f"{word}s" if count is None else counted(count, word)
+    return f"{things}{which} {did if done else would}"
 
 
 def ages(policy: RetentionTable, only: str | None, older_than: str | None) -> dict[Kind, int]:

@@ -86,7 +86,7 @@ class Record:
         begin leaves its whole record here; where that cannot be written, OrchctlError is raised.
         """
         facts, now = self._facts, self._facts.host.now()
-        begun = self.begun or self._new("observe" if status == "observed" else "live", now, {})
+        begun = self.begun or self._not_begun("observe" if status == "observed" else "live", now)
         manifest = form.finished(
             {**begun, **fields},
             status,
@@ -138,14 +138,33 @@ class Record:
         manifest["attempts"] = earlier_attempts(self.directory, self.attempt)
         return {**manifest, **fields}
 
+    def _not_begun(self, mode: str, now: datetime) -> dict[str, Any]:
+        """Return the manifest of an attempt that was never begun.
+
+        A run's steps are as the attempts before left them: what they published leads on from here, and whoever prunes
+        looks for it.
+        """
+        manifest = self._new(mode, now, {})
+        if self.step is None and manifest["attempts"]:
+            manifest["steps"] = _existing(self.directory).get("steps") or []
+        return manifest
+
 
 def earlier_attempts(directory: Path, attempt: int) -> list[Any]:
     """Return what the manifest there says of the attempts before this one; none where it cannot be read."""
     try:
-        attempts = json.loads((directory / "manifest.json").read_bytes())["attempts"]
-        return [one for one in attempts if one["attempt"] < attempt]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [one for one in _existing(directory)["attempts"] if one["attempt"] < attempt]
+    except (KeyError, TypeError):
         return []
+
+
+def _existing(directory: Path) -> dict[str, Any]:
+    """Return the manifest that is there, an empty one where there is none that can be read."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _seconds(given: float | None, ended: Ended | None) -> float:

@@ -48,7 +48,6 @@ def _exposed(seen: Seen) -> Iterator[Finding]:
 
 def _database(seen: Seen) -> Iterator[Finding]:
     installed, url = seen.installation(), seen.api_url()
-    home = f"{seen.world.state_dir}/prefect"
     if installed is not None and installed.server:
         try:
             found = database_url.of_settings(seen.world.settings(installed), installed.home)
@@ -56,7 +55,7 @@ def _database(seen: Seen) -> Iterator[Finding]:
             yield unknown("database", str(error), "see the settings of `host install`")
             return
     elif seen.world.background.api_url() == url:
-        found = database_url.of_settings({}, home)
+        found = database_url.of_settings({}, seen.home())
     else:
         yield ok("database", "not kept by orchctl on this host")
         return

@@ -190,10 +190,14 @@ def _alerts(seen: Seen) -> Iterator[Finding]:
         deliveries = seen.world.deliveries(seen.read_catalog.or_none())
         yield from host.alerts(found, deliveries, watched=seen.world.watched(), now=seen.now)
         if found is not None:
+            yield from host.given_up(seen.sampled(f"{seen.home()}/{_GIVEN_UP}"), now=seen.now)
             prefect = seen.prefect()
             if not seen.world.alerts_applied(found, seen.catalog(), prefect):
                 yield host.unapplied()
 
+
+_GIVEN_UP = "dlq"
+"""Where under its home a server on this host leaves the events that it gave up: Prefect's messaging/memory.py."""
 
 LOOKS: Mapping[str, Look] = {
     "catalog": _catalog,

@@ -201,6 +201,11 @@ class Seen:
             raise OrchctlError("Prefect's API does not answer us", hint="see `api` and `auth`") from found
         return self.client()
 
+    def home(self) -> str:
+        """Return where a server of this host keeps what is its own, whether there is one or not."""
+        installed = self.installation.or_none()
+        return installed.home if installed is not None else f"{self.world.state_dir}/prefect"
+
     def data_roots(self) -> list[str]:
         """Return the data roots of the catalog. Raises OrchctlError."""
         return sorted({job.data_root for job in self.catalog().jobs.values()})

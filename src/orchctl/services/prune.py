@@ -8,20 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from orchctl.core.retention import KINDS, Kind
+from orchctl.core.retention import KINDS, Kind, told
 from orchctl.errors import Interrupted, OrchctlError
 from orchctl.services import prune_state
 from orchctl.services.prune_history import History
 from orchctl.services.prune_ports import Act, Notes, Problem, World
 from orchctl.services.prune_runs import Runs
 
-WORDS: Mapping[Kind, str] = {
-    "history": "runs in Prefect",
-    "compress_logs": "logs to compress",
-    "logs": "logs",
-    "manifests": "folders of runs",
-    "state": "claims and journals",
-}
 # The folder of a run goes before its logs would be told of, and what takes longest comes last.
 _ORDER: tuple[Kind, ...] = ("state", "manifests", "logs", "compress_logs", "history")
 _SAY_EACH_S = 10.0
@@ -97,7 +90,7 @@ def prune(world: World, ages: Mapping[Kind, int], agreed: Pruned | None = None) 
             work.run(lambda act: act.do())
         except KeyboardInterrupt as interruption:
             raise Interrupted(
-                f"interrupted; gone until then: {work.words()}", hint="run it again: it goes on with the rest"
+                f"interrupted; done until then: {work.words()}", hint="run it again: it goes on with the rest"
             ) from interruption
     done = work.result()
     if agreed is not None:
@@ -176,7 +169,7 @@ class _Work:
     def words(self) -> str:
         """Return what went, by kind."""
         totals = {kind: sum(count for (of, _), count in self._counts.items() if of == kind) for kind in KINDS}
-        return ", ".join(f"{count} {WORDS[kind]}" for kind, count in totals.items() if count) or "nothing"
+        return ", ".join(told(kind, count, done=True) for kind, count in totals.items() if count) or "nothing"
 
     def result(self) -> Pruned:
         """Return what went, or would."""
