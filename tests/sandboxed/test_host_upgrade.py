@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import postgres
 from box import USER, Box
 from conftest import ROOT
 from host_stage import STATE, Stage, disk
@@ -53,58 +54,82 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Old(Stage):
+    """A host with the old Prefect, whose database is SQLite's, or in a cluster."""
+
+    cluster: postgres.Cluster | None = None
+
+
 @contextmanager
-def installed(tmp_path: Path, template: Path, scope: str) -> Iterator[Stage]:
+def databases(kind: str) -> Iterator[postgres.Cluster | None]:
+    """Yield a cluster where one is wanted."""
+    if kind == "sqlite":
+        yield None
+    elif missing := postgres.missing():
+        pytest.skip(f"without {', '.join(missing)}")
+    else:
+        with postgres.cluster() as cluster:
+            yield cluster
+
+
+@contextmanager
+def installed(tmp_path: Path, template: Path, scope: str, kind: str = "sqlite") -> Iterator[Old]:
     """Yield a host where the old Prefect is installed, and has history."""
-    with disk(tmp_path) as (base, share):
+    with databases(kind) as cluster, disk(tmp_path) as (base, share):
         root = share / "one"
         root.mkdir()
         subprocess.run(["cp", "-a", str(template), str(root / "venv")], check=True)
         with sandbox.booted(base, [share]) as inside:
             box = Venv(inside, share)
             box.interpreter = str(root / "venv/bin/python")
-            stage = Stage(box, root)
+            stage = Old(box, root)
+            stage.cluster = cluster
             calendar = root / "config/schedules.toml"
             # A run each ten seconds is more than a busy machine with two installations beside it can do.
             calendar.write_text(calendar.read_text().replace("10s", "1m"))
-            port = str(local_stack.free_port())
-            stage.sudo("host", "install", "--scope", scope, "--port", port, "--yes")
+            words = ["--scope", scope, "--port", str(local_stack.free_port())]
+            if cluster is not None:
+                secret = root / "database-url"
+                secret.touch(0o600)
+                secret.write_text(cluster.make("prefect").url)
+                words += ["--database-file", str(secret)]
+            stage.sudo("host", "install", *words, "--yes")
             stage.plain("sync")
             says_hello(stage)
             eventually(stage.ticks, within=180)
             yield stage
 
 
-def says_hello(stage: Stage) -> None:
+def says_hello(stage: Old) -> None:
     """Run a job by hand; on a busy machine Prefect's SQLite refuses one now and then."""
     words = ["--config", f"{stage.root}/config", "run", "hello", "--wait"]
     eventually(lambda: stage.box.orchctl(*words, user=USER).stdout == "hello\n", within=180)
 
 
-def upgrade(stage: Stage, scope: str, *words: str, check: int = 0) -> subprocess.CompletedProcess[str]:
+def upgrade(stage: Old, scope: str, *words: str, check: int = 0) -> subprocess.CompletedProcess[str]:
     run = stage.sudo if scope == "system" else stage.plain
     return run("host", "upgrade", *words, check=check)
 
 
-def runs(stage: Stage) -> set[str]:
+def runs(stage: Old) -> set[str]:
     """Return the ids of all runs that Prefect's database knows to have ended."""
-    python = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
-        "print(*[r[0] for r in c.execute(\"SELECT id FROM flow_run WHERE state_type = 'COMPLETED'\")])"
-    )
+    query = "SELECT id FROM flow_run WHERE state_type = 'COMPLETED'"
+    if stage.cluster is not None:
+        return set(stage.cluster.psql(query, database="prefect").split())
+    python = f'import sqlite3, sys; print(*[r[0] for r in sqlite3.connect(sys.argv[1]).execute("{query}")])'
     return set(stage.box.sh('"$1" -c "$2" "$3"', sys.executable, python, f"{STATE}/prefect/prefect.db").split())
 
 
-def version(stage: Stage) -> Any:
+def version(stage: Old) -> Any:
     (server,) = [part for part in stage.status()["parts"] if part["name"] == "server"]
     return server["detail"].split()[1]
 
 
-def asides(stage: Stage) -> list[Path]:
+def asides(stage: Old) -> list[Path]:
     return sorted(stage.root.glob("venv.*"))
 
 
-def still_works(stage: Stage, before: set[str]) -> None:
+def still_works(stage: Old, before: set[str]) -> None:
     """History is kept, runs by hand and by schedule work, no slot ran twice, and nothing is unfinished."""
     assert before
     assert before <= runs(stage)
@@ -118,9 +143,14 @@ def still_works(stage: Stage, before: set[str]) -> None:
     assert not [each for each in found["findings"] if each["level"] == "failure"]
 
 
-@pytest.mark.parametrize("scope", ["system", pytest.param("user", marks=pytest.mark.stress)])
-def test_the_oldest_is_upgraded_to_the_newest_and_nothing_is_lost(tmp_path: Path, template: Path, scope: str) -> None:
-    with installed(tmp_path, template, scope) as stage:
+@pytest.mark.parametrize(
+    ("scope", "kind"),
+    [("system", "sqlite"), ("system", "postgresql"), pytest.param("user", "sqlite", marks=pytest.mark.stress)],
+)
+def test_the_oldest_is_upgraded_to_the_newest_and_nothing_is_lost(
+    tmp_path: Path, template: Path, scope: str, kind: str
+) -> None:
+    with installed(tmp_path, template, scope, kind) as stage:
         before = runs(stage)
         shown = upgrade(stage, scope, "--dry-run", check=3)
         assert f"prefect {OLD} -> 3." in shown.stdout
@@ -138,7 +168,7 @@ def test_the_oldest_is_upgraded_to_the_newest_and_nothing_is_lost(tmp_path: Path
         assert "nothing to do" in upgrade(stage, scope, "--yes").stdout
 
 
-def broken_wheel(stage: Stage) -> Path:
+def broken_wheel(stage: Old) -> Path:
     """Return a package with which a server in its place does not start."""
     path = stage.root / "breaker-1.0-py3-none-any.whl"
     info = "breaker-1.0.dist-info"
@@ -152,8 +182,9 @@ def broken_wheel(stage: Stage) -> Path:
     return path
 
 
-def test_what_does_not_work_is_put_back(tmp_path: Path, template: Path) -> None:
-    with installed(tmp_path, template, "system") as stage:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_does_not_work_is_put_back(tmp_path: Path, template: Path, kind: str) -> None:
+    with installed(tmp_path, template, "system", kind) as stage:
         before = runs(stage)
         failed = upgrade(stage, "system", "--yes", "--requirement", str(broken_wheel(stage)), check=1)
         assert "failed; all is put back as it was" in failed.stderr
