@@ -14,7 +14,7 @@ from types import FrameType
 
 from benchmarks.harness import Options, Report, machine
 
-NAMES = ("startup", "sync", "runs", "overhead", "output", "handover", "contracts", "steps")
+NAMES = ("startup", "sync", "runs", "overhead", "output", "handover", "contracts", "steps", "doctor")
 
 
 def main() -> int:

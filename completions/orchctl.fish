@@ -377,7 +377,7 @@ function __orchctl_command --no-scope-shadowing
                 '--help|-h' 'Show this message and exit'
         case 'watchdog install'
             set options \
-                '--env-file:file...' 'A file of KEY=value lines that holds secrets of channels' \
+                '--env-file:file...' 'A file of KEY=value lines with secrets of channels, mode 0600' \
                 '--dry-run' 'Show the units; change nothing' \
                 '--help|-h' 'Show this message and exit'
         case 'watchdog uninstall'

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchctl.adapters import host_lock, unpacking
-from orchctl.adapters.backups import Shelf
+from orchctl.adapters import unpacking
 from orchctl.adapters.databases import SqliteDatabase
+from orchctl.adapters.installed import Installed
 from orchctl.adapters.restoring import Place
 from orchctl.core.backup import COUNTED, PARTS, Database, Manifest, Member, OpenRun, Part
+from orchctl.core.installation import ENCRYPTION_KEY, Installation
 from orchctl.services import backup, restore
 from orchctl.services.backup import Made
 from orchctl.services.backup_ports import Facts, World
 from orchctl.services.restore import Desk, Restored, Target, Verified
+from orchctl.wiring import App, Settings
+from orchctl.wiring import backup as backup_wiring
 
 NOW = datetime(2025, 12, 19, 5, 0, tzinfo=UTC)
 DIGEST = "a" * 64
@@ -75,7 +77,7 @@ class Server:
 
 @dataclass
 class Host:
-    """A host in a folder, with everything real but the server on trial."""
+    """A host in a folder, with everything real but the server on trial: what is backed up is what `wiring` says."""
 
     root: Path
     runs: list[OpenRun] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Host:
     prefect: str = "3.8.8"
     here_key: str | None = None
     now: datetime = NOW
+    say: Callable[[str], None] = lambda _text: None
 
     @property
     def state(self) -> Path:
@@ -98,6 +101,26 @@ class Host:
     def database(self) -> SqliteDatabase:
         return SqliteDatabase(self.state / "prefect" / "prefect.db")
 
+    def install(self, home: Path | None = None) -> None:
+        """Record an installation whose server has made no database yet. `home`: its PREFECT_HOME."""
+        self.fill({"state/host/settings.env": ""})
+        settings = self.state / "host" / "settings.env"
+        for path in (settings.parent, settings):
+            path.chmod(0o600 if path == settings else 0o700)
+        its = Installation(
+            scope="system",
+            user="root",
+            api_url="http://127.0.0.1:4200/api",
+            python="/usr/bin/python3",
+            config_dir=str(self.config),
+            state_dir=str(self.state),
+            home=str(home or self.state / "prefect"),
+            settings=str(settings),
+            units=(),
+            pools={},
+        )
+        Installed(self.state).write(its)
+
     def fill(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
             path = self.root / name
@@ -110,17 +133,11 @@ class Host:
         return {str(path.relative_to(root)): path.read_text(errors="replace") for path in found}
 
     def world(self) -> World:
-        return World(
-            facts=Facts("box", str(self.state), str(self.config), "1.0", self.prefect),
-            shelf=Shelf(self.state, self.config, installation=None, encryption_key=self.here_key),
-            database=lambda: self.database,
-            alone=lambda command: host_lock.held(self.state, command, lock="host-backup"),
-            exclusive=lambda command: host_lock.held(self.state, command),
-            now=lambda: self.now,
-            monotonic=time.monotonic,
-            sleep=time.sleep,
-            say=lambda _text: None,
-        )
+        environment = {} if self.here_key is None else {ENCRYPTION_KEY: self.here_key}
+        app = App(Settings(self.config, self.state, api_url=None), environment)
+        facts = Facts("box", str(self.state), str(self.config), "1.0", self.prefect)
+        made = backup_wiring.world(app, environment, self.say)
+        return replace(made, facts=facts, now=lambda: self.now)
 
     @contextmanager
     def _serve(self, url: str, _key: str | None) -> Iterator[Server]:

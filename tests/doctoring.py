@@ -20,6 +20,7 @@ from orchctl.core.alerts import Alerts, Channel, Route
 from orchctl.core.catalog import Catalog, CronTrigger
 from orchctl.core.deliveries import Delivery
 from orchctl.core.doctor import Finding
+from orchctl.core.doctor_alerts import InPrefect, Watched
 from orchctl.core.doctor_facts import Backup, Disk, Listener, Requirement, Who
 from orchctl.core.doctor_hosts import Mount
 from orchctl.core.installation import AUTH_SERVER, Installation
@@ -109,6 +110,9 @@ class Stack:
     def log_path(self, name: str) -> Path:
         return Path("/log") / name
 
+    def port_is_anothers(self) -> bool:
+        return False
+
 
 @dataclass
 class Lines:
@@ -147,8 +151,10 @@ class Host:
     url: str = URL
     settings: dict[str, str] = field(default_factory=lambda: {AUTH_SERVER: "me:secret"})
     changed: tuple[str, ...] = ()
-    applied_alerts: bool = True
+    in_prefect: InPrefect = field(default_factory=lambda: InPrefect(True))
     watched: datetime | None = NOON - timedelta(minutes=1)
+    blind: Mapping[str, datetime] = field(default_factory=dict)
+    watchdog_files: tuple[str, ...] = ()
     mount: Mount | None = field(default_factory=lambda: Mount("ext4", frozenset({"rw"})))
     also: dict[str, Any] = field(default_factory=dict)
     """Parts of the world that are looked at otherwise."""
@@ -223,9 +229,10 @@ class Host:
             applied=self.applied,
             tree=Manifests,
             alerts=lambda _catalog: self.alerts,
-            alerts_applied=lambda _alerts, _catalog, _prefect: self.applied_alerts,
+            alerts_in_prefect=lambda _alerts, _catalog, _prefect: self.in_prefect,
             deliveries=lambda _catalog: self.deliveries,
-            watched=lambda: self.watched,
+            watched=lambda: Watched(self.watched, self.blind),
+            watchdog_files=lambda: self.watchdog_files,
             last_backup=lambda: self.backup,
             facts=self.facts,
             now=lambda: NOON,

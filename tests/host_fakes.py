@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fakes import FakePrefect
+from orchctl.core.backup import stamp
+from orchctl.core.doctor_facts import Requirement
 from orchctl.core.host_settings import api_url
-from orchctl.core.installation import RECOVER_TIMER, SERVER_UNIT, Installation
+from orchctl.core.installation import DATABASE, RECOVER_TIMER, SERVER_UNIT, Installation
 from orchctl.core.remote import RemotePool, RemoteRun, RemoteWorker
 from orchctl.services.host_install_ports import Asked, Host
 from orchctl.services.stack import Clock
@@ -56,6 +59,14 @@ class Computer:
     hostname: str = "host"
     namesake: timedelta | None = None
     """How often the server hears of a worker of our name on another host; None: there is none."""
+    needs: tuple[Requirement, ...] = (Requirement("fastapi", ">=1,<2", "1.5", True),)
+    unreachable: str | None = None
+    """Why no database elsewhere can be reached."""
+    tried: list[str] = field(default_factory=list)
+    failure: str | None = None
+    """How the last look for lost runs failed."""
+    foreign: bool = False
+    """Another program has the server's port, and answers."""
 
     def change(self, what: str) -> None:
         if self.dies_at is not None and len(self.done) >= self.dies_at:
@@ -76,6 +87,10 @@ class Computer:
         if "worker" in name:
             self.heard[name] = self.now()
 
+    def no_way_to_database(self, settings: Mapping[str, str], python: str, user: str) -> str | None:
+        self.tried.append(settings[DATABASE])
+        return self.unreachable
+
     def clock(self) -> Clock:
         return Clock(lambda: self.time, self.sleep, self.now)
 
@@ -91,7 +106,9 @@ class Computer:
             free_port=lambda: 45678,
             may_run=lambda _program, _user: self.readable,
             may_keep=lambda _folder, _user: self.ours_to_keep,
-            new_auth=lambda: next(auths),
+            needs=lambda _python: self.needs,
+            no_way_to_database=self.no_way_to_database,
+            new_auth=functools.cache(lambda: next(auths)),
             hostname=self.hostname,
         )
 
@@ -205,6 +222,15 @@ class Records:
         self.computer.change("remove settings")
         self.computer.files.pop(SETTINGS, None)
 
+    def keep_settings(self, at: datetime) -> str:
+        path = f"{SETTINGS}.before-{stamp(at)}"
+        self.computer.change("keep settings")
+        self.computer.files[path] = self.computer.files[SETTINGS]
+        return path
+
+    def kept_settings(self) -> str | None:
+        return max((path for path in self.computer.files if path.startswith(f"{SETTINGS}.before-")), default=None)
+
     def make_home(self, path: str) -> None:
         return None
 
@@ -259,6 +285,12 @@ class Stack:
 
     def log_tail(self, name: str) -> str:
         return ""
+
+    def port_is_anothers(self) -> bool:
+        return self.computer.foreign
+
+    def failure(self) -> str | None:
+        return self.computer.failure
 
 
 class Server(FakePrefect):

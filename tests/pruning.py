@@ -84,6 +84,7 @@ class History:
             run_count=1,
             parameters={"job": of or "gone", **parameters},
             state_since=ended,
+            flow_id=f"flow-of-{of or parameters.get('job', 'gone')}",
         )
         self.queues[id] = queue
         return id
@@ -119,7 +120,7 @@ class History:
         return None if run.deployment_id is None else f"flow-{run.deployment_id}"
 
     def last_ended(self, flow_id: str) -> RemoteRun | None:
-        of = [run for run in self.runs.values() if self._flow(run) == flow_id and run.finished]
+        of = [run for run in self.runs.values() if run.flow_id == flow_id and run.finished]
         return max(of, key=lambda run: run.state_since or NOW, default=None)
 
     def delete_ended(self, ids: Sequence[str], before: datetime) -> int:

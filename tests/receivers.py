@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import ssl
 import threading
 import time
@@ -62,7 +61,7 @@ def serving(handler: type[BaseHTTPRequestHandler], certificate: Path | None = No
 class Http:
     """An HTTP receiver. `answers` are the statuses to come, then `status`; `delay` is how long it takes for each.
 
-    It does not take what nobody waits for any more.
+    What it has received it keeps, whether or not somebody waits for its answer.
     """
 
     url: str = ""
@@ -96,11 +95,10 @@ def http(certificate: Path | None = None, *, port: int = 0) -> Iterator[Http]:
             self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
         def _answer(self, content: bytes | None) -> None:
-            time.sleep(receiver.delay)
             status = receiver.answers.pop(0) if receiver.answers else receiver.status
             body = json.loads(content) if content is not None else None
-            word = "gone" if self._client_is_gone() else status
-            receiver.asked.append((self.command if word == 200 else f"{self.command} {word}", self.path, body))
+            receiver.asked.append((self.command if status == 200 else f"{self.command} {status}", self.path, body))
+            time.sleep(receiver.delay)
             said = receiver.body.encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(said)))
@@ -110,14 +108,6 @@ def http(certificate: Path | None = None, *, port: int = 0) -> Iterator[Http]:
                 if receiver.trickle:
                     self.wfile.flush()
                     time.sleep(0.4)
-
-        def _client_is_gone(self) -> bool:
-            if certificate is not None:
-                return False  # TLS cannot be peeked into
-            try:
-                return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
 
         def log_message(self, *words: Any) -> None:
             """Say nothing."""
@@ -134,27 +124,54 @@ def http(certificate: Path | None = None, *, port: int = 0) -> Iterator[Http]:
 class Mail:
     """An SMTP receiver. `refuse` are the answers to come to DATA, then `always` where there is one, else it is taken.
 
-    `delay` is how long it takes for each; `mails` are what was taken.
+    `delay` is how long it takes for that answer, `pause` for each one before it; `mails` are what was taken, whether or
+    not somebody waits for the answer.
     """
 
     port: int = 0
     refuse: list[str] = field(default_factory=list)
     always: str | None = None
     delay: float = 0.0
+    pause: float = 0.0
     mails: list[EmailMessage] = field(default_factory=list)
     secured: list[bool] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        await asyncio.sleep(self.delay)
-        if self.refuse or self.always is not None:
-            return self.refuse.pop(0) if self.refuse else str(self.always)
+        refused = self.refuse.pop(0) if self.refuse else self.always
+        if refused is not None:
+            await asyncio.sleep(self.delay)
+            return refused
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(mail, EmailMessage)
         self.mails.append(mail)
         self.secured.append(session.ssl is not None)
+        await asyncio.sleep(self.delay)
         return "250 OK: taken"
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        await asyncio.sleep(self.pause)
+        session.host_name = hostname
+        return responses
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        await asyncio.sleep(self.pause)
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        await asyncio.sleep(self.pause)
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
 
     def about(self, words: str) -> list[str]:
         """Return the texts of the mails whose subject holds these words."""

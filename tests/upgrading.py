@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +14,16 @@ import backup_cases
 import host_fakes
 from host_fakes import Computer, Killed
 from orchctl.adapters import host_lock
+from orchctl.adapters.databases import SqliteDatabase
 from orchctl.adapters.environments import Environments
 from orchctl.adapters.upgrades import Upgrades
+from orchctl.core.backup import Held
 from orchctl.core.database_url import Kind
-from orchctl.core.doctor_facts import Requirement
+from orchctl.core.doctor_facts import Disk, Requirement
 from orchctl.core.installation import SERVER_UNIT, Installation
 from orchctl.core.upgrade import Change, Journal, Wanted
 from orchctl.errors import Locked, NotAllowed, OrchctlError
-from orchctl.services import host_install, restore, upgrade
+from orchctl.services import host_install, host_install_plan, restore, upgrade
 from orchctl.services.upgrade_ports import Asked, World
 from orchctl.services.upgrade_switch import Done
 
@@ -47,7 +49,9 @@ def version_in(environment: str) -> str:
 class Rig:
     """`broken` says what does not work: `copy`, `install`, `fit`, `trial`, `migrate`, `start`, `rows`, `version`,
     `journal` (on the way back), `remove`. `runs` are flow runs that are at work, and end when they are waited for as
-    often as their number says. `busy`: from which change on a backup is at work, and how often it is met.
+    often as their number says. `busy`: from which change on a backup is at work, and how often it is met. `disks` are
+    places with a disk of their own, and the bytes that are free there. `kind` is what the database says that it is, and
+    `used` who has it open.
     """
 
     root: Path
@@ -63,6 +67,9 @@ class Rig:
     held: list[str] = field(default_factory=list)
     held_from: str | None = None
     busy: tuple[str, int] | None = None
+    disks: dict[str, int] = field(default_factory=dict)
+    kind: Kind = "sqlite"
+    used: Sequence[str] = ()
     met: int = 0
     deaf: bool = False
     newest: str = NEW
@@ -79,7 +86,7 @@ class Rig:
         words = {} if self.server else {"server": False, "api_url": "http://elsewhere/api"}
         asked = host_fakes.asked(python=f"{self.environment}/bin/python", state_dir=str(self.backups.state), **words)
         host = self.computer.host(self._connect)
-        host_install.apply(host, host_install.plan(host, asked), self.computer.clock(), lambda _: None)
+        host_install.apply(host, host_install_plan.plan(host, asked), self.computer.clock(), lambda _: None)
         found = host.records.read()
         assert found is not None
         self.its = found
@@ -109,7 +116,14 @@ class Rig:
     def _killed(_archive: Path) -> NoReturn:
         raise Killed
 
-    def _alone(self, command: str) -> AbstractContextManager[None]:
+    def disk(self, path: str) -> Disk:
+        """Return the disk of the longest of `disks` that a path begins with, else one that has room."""
+        mounts = [mount for mount in self.disks if path.startswith(mount)]
+        mount = max(mounts, key=len, default="")
+        free = self.disks.get(mount, 10**12 if "room" not in self.broken else 10)
+        return Disk(path, 1 + len(mount), free, 10**12, 10**6, 10**6)
+
+    def alone(self, command: str) -> AbstractContextManager[None]:
         if self.met > 0:
             self.met -= 1
             raise Locked("orchctl host verify is at work on this host")
@@ -133,7 +147,8 @@ class Rig:
     def world(self) -> World:
         self.backups.prefect = version_in(self.here)
         target = restore.Target(self.backups.target().place, self.running, None)
-        made = replace(self.backups.world(), now=self.computer.now, alone=self._alone)
+        database = self.backups.database if self.kind == "sqlite" else AsPostgres(self.database, self.kind, self.used)
+        made = replace(self.backups.world(), now=self.computer.now, alone=self.alone, database=lambda: database)
         return World(
             its=self.its,
             options=("--config", "/srv/config", "--state-dir", str(self.backups.state)),
@@ -148,8 +163,8 @@ class Rig:
             within=lambda version, bounds: version.startswith(("3.8.", "3.9.")) and bounds != "",
             in_use=self.running,
             unfinished=lambda: self.unfinished,
-            free_bytes=lambda _: 10**12 if "room" not in self.broken else 10,
-            database_bytes=lambda: 10**6,
+            disk=self.disk,
+            database_size=lambda: (str(self.database.parent), 10**6),
             alone=lambda command: host_lock.held(self.backups.state, command, lock="host-upgrade"),
             exclusive=lambda command: host_lock.held(self.backups.state, command),
             clock=self.computer.clock(),
@@ -192,6 +207,21 @@ class Rig:
         world = self.world()
         with world.alone("host upgrade"):
             return upgrade.resume(world)
+
+
+@dataclass(frozen=True)
+class AsPostgres(SqliteDatabase):
+    """A file of SQLite that says that it is a database of PostgreSQL. `used` are those who are connected to it."""
+
+    used: Sequence[str] = ()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Held]:
+        with super().snapshot() as held:
+            yield replace(held, database=replace(held.database, kind=self.kind))
+
+    def used_by(self) -> tuple[str, ...]:
+        return tuple(self.used)
 
 
 class Server(host_fakes.Server):
@@ -315,11 +345,12 @@ class Hands:
 
     def try_archive(self, environment: str, archive: str) -> None:
         self.rig.change("try")
-        assert Path(archive).is_file()
+        with self.rig.alone("host verify"):
+            assert Path(archive).is_file()
         if "trial" in self.rig.broken:
             raise OrchctlError("what was installed does not open the database's copy")
 
-    def migrate(self, environment: str) -> None:
+    def migrate(self, environment: str, say: Callable[[str], None]) -> None:
         self.rig.change("migrate")
         assert not self.rig.computer.state(SERVER_UNIT).runs
         if self.rig.held_from == "migrate":

@@ -29,6 +29,7 @@ from orchctl.core.remote import RemoteDeployment, RemoteRun, RemoteWorker
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError, PrefectUnreachable
 from orchctl.services import watchdog
+from orchctl.services.alert_delivery import Round
 from orchctl.services.watch_ports import Clock, InForce, World
 from orchctl.services.watchdog import Look
 
@@ -140,6 +141,7 @@ class Host:
     uptime: float = 1e6
     slept: float = 0.0
     beats: bool = True
+    others: Round = field(default_factory=Round)
 
     def __post_init__(self) -> None:
         self.store = Deliveries(self.root / "state")
@@ -187,7 +189,7 @@ class Host:
             places=lambda _catalog: {"state": "/state", "data": "/data"},
             backup=lambda: self.backup,
             post=self.post,
-            waiting=lambda _catalog, _alerts, _left: 0,
+            others=lambda _left: self.others,
             store=self.store,
             clock=Clock(lambda: self.slept, sleep, lambda: self.now, lambda: self.uptime),
             host="box",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from orchctl.services import prune
 from orchctl.services.prune import Pruned
 from orchctl.services.prune_ports import World
 from orchctl.wiring import prune as parts
+from pruning import Host
 from support import Live, Project, eventually
 
 LATER = timedelta(days=200)
@@ -90,18 +92,49 @@ def test_history_goes_in_batches_with_all_that_hangs_on_it(live: Live, tmp_path:
 @pytest.mark.live
 def test_a_backfill_goes_as_a_whole_and_runs_without_deployment_too(live: Live, tmp_path: Path) -> None:
     with project_in(tmp_path, live) as project:
-        synced(project, "filled", "gone")
+        synced(project, "filled", "gone", "once")
         of = {"parameters": {"backfill": "b"}, "tags": [TAG + "b"], "work_queue": "backfill"}
         filled, single = ended(live, "filled", 3, **of), ended(live, "filled", 2)
-        gone = ended(live, "gone", 2)
+        gone, once = ended(live, "gone", 2), ended(live, "once", 1)
         synced(project, "filled")
         with later(project) as world:
-            assert counts(prune.look(world, AGES)) == {"filled": 1, GONE: 2}
-            assert counts(prune.prune(world, AGES)) == {"filled": 1, GONE: 2}
-            assert there(live, *filled, *single, *gone) == {*filled, single[-1]}
+            assert counts(prune.look(world, AGES)) == {"filled": 1, GONE: 1}
+            assert counts(prune.prune(world, AGES)) == {"filled": 1, GONE: 1}
+            assert there(live, *filled, *single, *gone, *once) == {*filled, single[-1], gone[-1], *once}
             folder = project.data_root / "manifests" / "backfills" / "b"
             folder.mkdir(parents=True)
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             (folder / "summary.json").write_text(json.dumps({"finished_at": at, "runs": []}))
             assert counts(prune.look(world, AGES)) == counts(prune.prune(world, AGES)) == {"filled": 3}
         assert there(live, *filled, *single) == {single[-1]}
+
+
+@pytest.mark.live
+def test_a_schedule_of_the_catalog_lets_go_what_its_policy_says(live: Live, tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    _, *stay = (host.ran(datetime.now(UTC) - timedelta(days=days)).name for days in (200, 150, 1))
+    with project_in(tmp_path, live) as project:
+        places = [
+            "--config",
+            str(tmp_path / "config"),
+            "--state-dir",
+            str(project.state_dir),
+            "--api-url",
+            live.api_url,
+        ]
+        command = [sys.executable, "-m", "orchctl", *places, "host", "prune", "--yes"]
+        project.schedules["often"] = {"every": "20s"}
+        project.jobs = {"job": {"command": ["true"]}, "prune": {"command": command, "schedules": ["often"]}}
+        project.write()
+        with (tmp_path / "config" / "jobs.toml").open("a") as file:
+            file.write('[retention]\nhistory = "90d"\nmanifests = "180d"\n')
+        project.orchctl("sync")
+        (run, *_) = eventually(lambda: [each for each in runs_of_prune(project) if each["finished_at"]], within=120)
+        assert (run["status"], run["trigger"]) == ("success", "schedule")
+        assert host.runs() == sorted(stay)
+        assert "1 folder of runs removed" in project.orchctl("runs", "logs", run["run_id"]).stdout
+
+
+def runs_of_prune(project: Project) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = project.json("runs", "--since", "1d", "--job", "prune")["runs"]
+    return found

@@ -15,6 +15,19 @@ from support import eventually
 UNITS = {"system": "/etc/systemd/system", "user": f"/home/{USER}/.config/systemd/user"}
 
 
+PATIENT = """
+[jobs.patient]
+command = ["/bin/sh", "-c", "echo began >> {root}/data/began; until [ -e {root}/data/let-go ]; do sleep 0.2; done"]
+"""
+
+
+def free_port(scope: str) -> int:
+    """Return a free port; for units of the system one that only root, and who is given the right, may have."""
+    if scope == "user":
+        return local_stack.free_port()
+    return next(port for port in range(600, 1024) if local_stack.is_free(port))
+
+
 def tree(box: Box) -> set[str]:
     """Return what an installation could have left: files and links of units, of the state directory, of lingering."""
     folders = " ".join([*UNITS.values(), f"{STATE}/host", "/var/lib/systemd/linger"])
@@ -33,10 +46,12 @@ def tree(box: Box) -> set[str]:
 )
 def test_installed_it_works_outlives_a_reboot_and_leaves_nothing(tmp_path: Path, scope: str) -> None:
     with disk(tmp_path) as (base, share):
-        port = local_stack.free_port()
+        port = free_port(scope)
         install = ["host", "install", "--scope", scope, "--port", str(port), "--yes"]
         with sandbox.booted(base, [share]) as inside:
             stage = Stage(Box(inside, share), share / "one")
+            jobs = stage.root / "config/jobs.toml"
+            jobs.write_text(jobs.read_text() + PATIENT.format(root=stage.root))
             before = tree(stage.box)
             stage.sudo(*install)
             assert stage.status()["ok"]
@@ -49,6 +64,9 @@ def test_installed_it_works_outlives_a_reboot_and_leaves_nothing(tmp_path: Path,
             stage.plain("sync")
             assert stage.plain("run", "hello", "--wait").stdout == "hello\n"
             eventually(stage.ticks)
+            _what_runs_outlives_a_restart(stage)
+            _what_they_say_is_shown(stage)
+            _down_is_down_until_it_is_up_again(stage, scope)
             # A boot starts what this target wants.
             stage.box.sh("mkdir /etc/systemd/system/box.target.d")
             wanted = "[Unit]\nWants=multi-user.target\n"
@@ -72,6 +90,57 @@ def test_installed_it_works_outlives_a_reboot_and_leaves_nothing(tmp_path: Path,
             assert "nothing was installed" in stage.sudo("host", "uninstall", "--yes").stdout
 
 
+def _what_runs_outlives_a_restart(stage: Stage) -> None:
+    began, let_go = stage.root / "data/began", stage.root / "data/let-go"
+    stage.plain("run", "patient")
+    eventually(began.exists, within=60)
+    said = stage.sudo("host", "restart")
+    assert "server stopped" in said.stderr
+    assert "worker of pool local starts anew; what it runs goes on" in said.stderr
+    eventually(lambda: _all_works(stage))
+    let_go.touch()
+    eventually(lambda: _ended(stage) == [("success", 1)], within=60)
+    assert len(began.read_text().splitlines()) == 1
+
+
+def _all_works(stage: Stage) -> bool:
+    return stage.box.orchctl("--config", f"{stage.root}/config", "host", "status", user=USER).returncode == 0
+
+
+def _ended(stage: Stage) -> list[tuple[str, int]]:
+    found = json.loads(stage.plain("runs", "--job", "patient", "--json").stdout)["data"]["runs"]
+    return [(each["status"], each["attempt"]) for each in found]
+
+
+def _what_they_say_is_shown(stage: Stage) -> None:
+    server, worker = (stage.plain("host", "logs", part, "-n", "200").stdout for part in ("server", "worker"))
+    assert "Check out the dashboard at" in server
+    assert "started!" in worker
+    assert "Check out the dashboard at" not in worker
+
+
+def _down_is_down_until_it_is_up_again(stage: Stage, scope: str) -> None:
+    stage.sudo("host", "down")
+    assert [part["ok"] for part in stage.status(check=1)["parts"]] == [False, False, False]
+    # No server answers: no failure of the look for lost runs, and not unsaid either.
+    stage.box.systemctl("start", "prefect-recover.service", scope=scope)
+    assert (
+        stage.box.systemctl("show", "--property=Result", "prefect-recover.service", scope=scope) == "Result=success\n"
+    )
+    if scope == "system":
+        assert "cannot reach the Prefect API" in stage.box.sh("journalctl --unit prefect-recover.service")
+    half = f"{STATE}/host/restore.json"
+    stage.box.inside.write(half, '{"archive": "/b/one.tar.gz"}', mode="600", owner=USER)
+    stage.box.systemctl("start", "prefect-server.service", "prefect-worker.service", scope=scope)
+    assert "a restore was interrupted: /b/one.tar.gz" in stage.sudo("host", "up", check=5).stderr
+    assert [part["ok"] for part in stage.status(check=1)["parts"]] == [False, False, False]
+    stage.box.sh('rm "$1"', half)
+    ticks = len(stage.ticks())
+    assert "server schedules runs" in stage.sudo("host", "up").stderr
+    eventually(lambda: _all_works(stage))
+    eventually(lambda: len(stage.ticks()) > ticks, within=60)
+
+
 def _secrets_are_kept(stage: Stage, scope: str) -> None:
     """The key of the API is in one file, which its owner alone may read, and nowhere else."""
     settings = stage.box.sh(f"cat {STATE}/host/settings.env")
@@ -82,7 +151,7 @@ def _secrets_are_kept(stage: Stage, scope: str) -> None:
     assert secret not in stage.box.sh(f"cat {UNITS[scope]}/prefect-*; cat {STATE}/host/installation.json")
     assert secret not in stage.box.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
     assert secret not in stage.sudo("host", "logs", "-n", "1000").stdout
-    assert secret not in stage.sudo("host", "install", "--dry-run", "--port", "1", check=3).stdout
+    assert secret not in stage.sudo("host", "install", "--dry-run", "--port", "1025", check=3).stdout
 
 
 def test_what_is_in_the_way_is_refused_and_left(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -74,6 +74,11 @@ def test_an_altered_archive_is_refused_by_every_command(state: Path) -> None:
     ):
         done = orchctl(state, "host", *words, check=1)
         assert "is torn or was altered" in done.stderr
+    record = state / "host" / "backups.json"
+    assert json.loads(record.read_text())["broken"]["path"] == str(path)
+    record.unlink()
+    orchctl(state, "host", "verify", str(path), check=1, ORCHCTL_UPGRADE_TRIES="1")
+    assert not record.exists()
     assert not list(state.rglob("*before*"))
 
 

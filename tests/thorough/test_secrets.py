@@ -26,11 +26,14 @@ from loki_receiver import receiver
 from orchctl.adapters.loki import Loki
 from orchctl.cli import app as cli
 from orchctl.cli import render, views
+from orchctl.core import watch_unit
 from orchctl.core.catalog import Catalog
 from orchctl.core.catalog_logs import LogsTable, LokiTable
-from orchctl.errors import OrchctlError
+from orchctl.errors import OrchctlError, UsageError
 from orchctl.services import sync
-from orchctl.wiring import Settings
+from orchctl.wiring import App, Settings
+from orchctl.wiring import handover as handover_wiring
+from orchctl.wiring import watchdog as watchdog_wiring
 
 LONG = "long-" + "0123456789abcdefghijklmnopqrstuvwxyz" * 4 + "-secret"
 PEM = "-----BEGIN PRIVATE KEY-----\n{}\n{}\n-----END PRIVATE KEY-----"
@@ -230,6 +233,29 @@ def test_nor_does_loki_get_any(desk: StepsDesk) -> None:
         assert Outputs({"loki": json.dumps([body for _, _, body in there.requests], ensure_ascii=False)}).leaks() == {}
 
 
+# --- what everybody may read on the host: unit files, and the argv in them
+
+
+def test_the_units_that_orchctl_writes_hold_none(tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, "PREFECT_API_URL": API, "HOME": str(tmp_path), "SUDO_USER": "root"}
+    app = App(Settings.of(environment, config=tmp_path / "config", state_dir=tmp_path / "state"), environment)
+    with pytest.raises(UsageError) as caught:
+        watchdog_wiring.watch(app, watchdog_wiring.timer(app), ())
+    rollback = handover_wiring.confirm_timer(app, environment).service("job")
+    assert '"--api-url" "http://127.0.0.1:9/api"' in rollback
+    kept = {key: value for key, value in environment.items() if key != "PREFECT_API_URL"}
+    bare = App(replace(app.settings, api_url="http://127.0.0.1:9/api"), kept)
+    (tmp_path / "secrets.env").touch(0o600)
+    watch = watchdog_wiring.watch(bare, watchdog_wiring.timer(bare), [str(tmp_path / "secrets.env")])
+    texts = {
+        "refused": f"{caught.value.message} {caught.value.hint}",
+        "watchdog": watch_unit.service(watch),
+        "rollback": rollback,
+    }
+    assert all("http://127.0.0.1:9/api" in text for text in texts.values())
+    assert Outputs(texts).leaks() == {}
+
+
 # --- what the command line prints
 
 
@@ -319,6 +345,7 @@ COMMANDS = [
     "publish show rates.score --date 2025-12-19",
     "contract list",
     "alerts list",
+    "watchdog install --dry-run",
 ]
 LONG_ONES = [
     "schedule next job",

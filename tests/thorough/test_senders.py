@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 import receivers
 from orchctl.adapters.authorities import Authorities, NoAuthority
+from orchctl.adapters.deadline import Deadline
 from orchctl.adapters.local_stack import free_port
 from orchctl.adapters.senders import Senders
 from orchctl.core.alerts import EVENTS, Channel, Event, Message, Secret
@@ -132,18 +135,71 @@ def test_one_whose_answer_trickles_in_takes_a_bounded_time_and_holds_up_no_other
         found = by.send_all(letters, channels, within_s=2.0)
         assert [each.ok for each in found["q"]] == [True, True]
         assert [body["id"] for body in quick.got] == ["abc123", "2"]
-    assert [(each.ok, each.said, each.attempts) for each in found["c"]] == [
-        (False, "no answer within 2 s", 1),
-        (False, "no answer within 2 s", 0),
+    # What the receiver did its status says, which was there at once.
+    assert [(each.ok, each.said[:10], each.attempts) for each in found["c"]] == [
+        (True, "200 OK xxx", 1),
+        (False, "no answer ", 0),
     ]
+    assert [body["id"] for body in http.got] == ["abc123"]
+
+
+@pytest.mark.parametrize("delay", [1.5, 60])
+def test_one_that_takes_a_message_and_is_slow_to_say_so_gets_it_once(http: Http, delay: float) -> None:
+    http.delay = delay
+    channel, by = hook(http)
+    answer = send(replace(channel, timeout=1), by)
+    assert answer == Answer(False, "no answer within 1 s", 1, again=True, fault="silence")
+    assert len(http.got) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_that_breaks_off_after_it_was_sent_all_gets_it_once(times: int) -> None:
+    took = list[bytes]()
+
+    class Rude(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            took.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.close_connection = True
+
+    with receivers.serving(Rude) as url:
+        by = senders(URL=url)
+        for _ in range(times):
+            answer = send(Channel("c", "webhook", Secret(env="URL")), by)
+            assert (answer.ok, answer.attempts, answer.again, answer.fault) == (False, 1, True, "silence")
+    assert len(took) == times
+
+
+def test_a_connection_that_comes_too_late_is_not_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Deadline(0) as deadline:
+        connection = socket.create_connection(server.getsockname())
+        with pytest.raises(TimeoutError):
+            deadline.watch(connection)
+        assert connection.fileno() == -1
 
 
 def test_after_one_that_was_not_taken_the_others_are_not_sent(http: Http) -> None:
     channel, by = hook(http)
-    http.answers = [400]
+    http.answers = [403]
     found = by.send_all({"c": [letter(), letter(id="2")]}, {"c": channel}, within_s=WITHIN_S)["c"]
     assert [(each.ok, each.attempts) for each in found] == [(False, 1), (False, 0)]
     assert http.got == []
+
+
+@pytest.mark.parametrize("kind", ["webhook", "email"])
+def test_one_that_is_refused_for_what_it_is_keeps_no_other_back(http: Http, kind: str) -> None:
+    with receivers.smtp() as mail:
+        if kind == "email":
+            mail.refuse, said = ["554 5.7.1 no spam here"], "554 5.7.1 no spam here"
+            channel, by = email(mail, None, security="none", username=None, password=None), senders()
+        else:
+            http.answers, said = [400], "400 Bad Request ok"
+            channel, by = hook(http)
+        letters = [letter(), letter("late", id="2"), letter("crashed", id="3")]
+        found = by.send_all({"c": letters}, {"c": channel}, within_s=WITHIN_S)["c"]
+        assert found[0] == Answer(False, said, 1, fault="message")
+        assert [each.ok for each in found[1:]] == [True, True]
+        taken = [body["id"] for body in http.got] or [each["Message-ID"].partition("@")[0] for each in mail.mails]
+    assert taken in (["2", "3"], ["<2", "<3"])
 
 
 def test_tls_is_verified_and_a_refusal_is_final(certificate: Path) -> None:
@@ -235,6 +291,7 @@ def test_a_mail_that_cannot_be_sent(
         answer = send(email(mail, certificate, **fields), senders(**environment))
         assert mail.mails == []
     assert (answer.ok, answer.again, answer.attempts) == (False, again, attempts)
+    assert answer.fault == ("login" if password == "wrong" else None)
     assert answer.said.startswith(said)
     assert "wrong" not in answer.said
 
@@ -275,6 +332,39 @@ def test_a_mail_server_that_does_not_answer_takes_a_bounded_time() -> None:
         answer = send(email(mail, None, timeout=1), senders(PASSWORD=PASSWORD), within_s=2.5)
         assert time.monotonic() - started < 10
     assert (answer.ok, answer.again) == (False, True)
+
+
+def send_to_the_end(channel: Channel, by: Senders, *, within_s: float) -> Answer:
+    """Send, and wait until nothing of it is going on any more."""
+    before = set(threading.enumerate())
+    answer = send(channel, by, within_s=within_s)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+    return answer
+
+
+def test_a_mail_server_that_is_slow_with_each_answer_gets_nothing_that_counts_as_not_sent() -> None:
+    with receivers.smtp() as mail:
+        mail.pause = 1.2
+        channel = email(mail, None, security="none", username=None, password=None, timeout=2)
+        answer = send_to_the_end(channel, senders(), within_s=2.5)
+        assert mail.mails == []
+        assert (answer.ok, answer.again, answer.fault) == (False, True, None)
+        assert answer.said == "no answer within 2 s"
+        mail.pause = 0.3
+        assert send(channel, senders(), within_s=WITHIN_S).ok
+        assert len(mail.mails) == 1
+
+
+@pytest.mark.parametrize("within_s", [1.5, WITHIN_S])
+def test_a_mail_server_that_is_slow_to_say_that_it_took_a_mail_gets_it_once(within_s: float) -> None:
+    with receivers.smtp() as mail:
+        mail.delay = 4
+        channel = email(mail, None, security="none", username=None, password=None, timeout=2)
+        answer = send_to_the_end(channel, senders(), within_s=within_s)
+        assert len(mail.mails) == 1
+        assert (answer.ok, answer.again, answer.attempts, answer.fault) == (False, True, 1, "silence")
+        assert answer.said.startswith("no answer within ")
 
 
 # --- secrets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from alert_cases import T0, alerts, message
+import receivers
+from alert_cases import T0, alerts, message, read
 from catalogs import catalog
-from orchctl.adapters.alert_boxes import AlertBoxes
+from orchctl.adapters.alert_boxes import AlertBoxes, UnwrittenBoxes
 from orchctl.adapters.applied import AppliedCatalogs
+from orchctl.adapters.deliveries import Deliveries
 from orchctl.adapters.manifests import Manifests
 from orchctl.adapters.owners import Owners
 from orchctl.core import alert_heard
@@ -27,7 +31,7 @@ from orchctl.core.manifest import Away, Identity, RunError
 from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
 from orchctl.errors import OrchctlError, StateBroken
-from orchctl.services.alert_delivery import Ears, deliver, tell
+from orchctl.services.alert_delivery import UNWRITTEN, Ears, Round, deliver, deliver_all, tell
 from support import eventually
 
 FLOW_RUN = "7373acfa-295b-4044-a449-d621c5ac8e7d"
@@ -36,8 +40,11 @@ EVENTS: tuple[Event, ...] = ("failed", "crashed", "timed_out", "late", "recovere
 ALL = Route("all", EVENTS, ("hook", "mail"))
 
 
-def body(state: str = "Failed", *, route: str = "all", **run: Any) -> str:
-    """Return what an automation makes of the state of a run; `run` are fields of the flow run, None: it is gone."""
+def body(state: str = "Failed", *, route: str = "all", related: tuple[str, ...] = ("orchctl",), **run: Any) -> str:
+    """Return what an automation makes of the state of a run; `run` are fields of the flow run, None: it is gone.
+
+    `related` are the tags of its deployment.
+    """
     flow_run = {
         "id": FLOW_RUN,
         "name": "brave-otter",
@@ -57,7 +64,10 @@ def body(state: str = "Failed", *, route: str = "all", **run: Any) -> str:
                 "prefect.resource.name": "brave-otter",
                 "prefect.state-message": "Flow run encountered an exception: RunFailed: x",
             },
-            "related": [{"prefect.resource.role": "deployment", "prefect.resource.name": "other"}],
+            "related": [
+                {"prefect.resource.role": "deployment", "prefect.resource.name": "other"},
+                *({"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag}"} for tag in related),
+            ],
             "flow_run": flow_run if run.get("id", "") is not None else None,
         }
     )
@@ -76,6 +86,17 @@ def pool(state: str) -> str:
     return json.dumps({"orchctl": 1, "route": "all", **event})
 
 
+class Full(AlertBoxes):
+    """Boxes on a disk that is full while `full` is set."""
+
+    full = False
+
+    def change(self, catalog: str, channel: str, change: Any) -> Any:
+        if self.full:
+            raise OrchctlError("cannot write the box: No space left on device")
+        return super().change(catalog, channel, change)
+
+
 class Host:
     """A host on which alerts are in force, and one run of the job `other`."""
 
@@ -84,7 +105,8 @@ class Host:
         self.catalog: Catalog = catalog_of(data_root)
         self.digest = self.catalog.digest
         AppliedCatalogs(state).write(self.catalog)
-        self.boxes = AlertBoxes(state)
+        self.boxes = Full(state)
+        self.unwritten = UnwrittenBoxes(self.boxes)
         self.now = T0 + timedelta(minutes=1)
         self.alerts = alerts(*(routes or (ALL,)), **settings)
         self.boxes.apply(AppliedAlerts("tests", "http://ui", self.alerts))
@@ -92,6 +114,7 @@ class Host:
     def hear(self, text: str, *, channel: str = "hook", catalog: str = "tests") -> str:
         ears = Ears(
             boxes=self.boxes,
+            spare=self.unwritten,
             applied=AppliedCatalogs(self.state),
             owners=Owners(self.state),
             tree=Manifests,
@@ -207,6 +230,16 @@ def test_another_catalog_on_the_same_server_is_not_ours(host: Host) -> None:
     assert host.hear(body(), catalog="mine") == "it is of another catalog"
 
 
+@pytest.mark.parametrize("state", ["Failed", "Crashed", "Late", "Completed"])
+def test_what_another_host_applied_is_told_only_where_its_tag_is_of_this_catalog(host: Host, state: str) -> None:
+    host.digest = "sha256:" + "0" * 64
+    tell(host.boxes, "tests", "hook", message("crashed", job="other", exit_code=1), host.alerts, now=T0)
+    theirs, ours = ("orchctl", "orchctl:mine", "nightly"), ("orchctl", "orchctl:tests", "nightly")
+    assert host.hear(body(state, related=theirs)) == "it is of another catalog"
+    assert host.hear(body(state, related=(), tags=theirs)) == "it is of another catalog"
+    assert host.hear(body(state, related=ours)) == "queued"
+
+
 def test_a_catalog_that_cannot_be_read_silences_nothing(host: Host) -> None:
     host.digest = "sha256:" + "0" * 64
     assert host.hear(body()) == "queued"
@@ -275,21 +308,26 @@ def test_prefects_instants_are_read() -> None:
 class Post:
     """A receiver that answers what it is told to; it keeps what it took."""
 
-    def __init__(self, *answers: bool) -> None:
+    def __init__(self, *answers: bool | Answer) -> None:
         self.answers = list(answers)
         self.took: list[Message] = []
         self.notes: list[tuple[str, bool, int]] = []
         self.ids: list[str] = []
 
     def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
-        ok = self.answers.pop(0) if self.answers else True
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, bool):
+            answer = Answer(answer, "200 OK" if answer else "500 broken", 1, again=not answer)
         self.ids.append(letter.id)
-        if ok:
+        if answer.ok:
             self.took.append(letter.message)
-        return Answer(ok, "200 OK" if ok else "500 broken", 1, again=not ok)
+        return answer
 
-    def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
+    def note(
+        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int, dropped: int
+    ) -> str | None:
         assert catalog == "tests"
+        assert dropped == 0
         self.notes.append((channel, answer.ok, waiting))
         return None
 
@@ -369,7 +407,8 @@ def test_each_channel_of_each_catalog_has_senders_of_its_own(monkeypatch: pytest
 
     begun, go = list[tuple[str, str]](), threading.Event()
 
-    def deliver(catalog: str, channel: str) -> None:
+    def deliver(catalog: str, channel: str, *, unwritten: bool) -> None:
+        assert not unwritten
         begun.append((catalog, channel))
         go.wait(30)
 
@@ -416,3 +455,209 @@ def test_nobody_else_can_read_what_was_said(host: Host) -> None:
     host.hear(body())
     for path in (host.state / "alerts").rglob("*"):
         assert os.stat(path).st_mode & 0o077 == 0, path
+
+
+# ----------------------------------------------------------------------------------------------- what is refused
+
+
+def test_one_that_is_refused_for_good_keeps_no_other_back(host: Host) -> None:
+    host.hear(body("Crashed"))
+    host.now += timedelta(seconds=1)
+    host.hear(body("Late"))
+    post = Post(Answer(False, "400 no", 1, fault="message"))
+    assert sent(host, post, wait=False) == 0
+    host.now += timedelta(seconds=31)
+    assert sent(host, post, wait=False) == 1
+    assert [each.event for each in post.took] == ["late"]
+    assert [each.event for each in host.waiting()] == ["crashed"]
+
+
+# -------------------------------------------------------------------------------------------------- a full disk
+
+
+def from_memory(host: Host, post: Post) -> int:
+    def sleep(seconds: float) -> None:
+        host.now += timedelta(seconds=seconds)
+
+    options: dict[str, Any] = {"now": lambda: host.now, "sleep": sleep, "wait": True}
+    return deliver(host.unwritten, "tests", "hook", post=post, **options)
+
+
+def test_a_failure_is_told_although_the_disk_is_full_and_says_so(host: Host) -> None:
+    host.ran("failed", RunError("NonZeroExit", "exit code 3", ""), exit_code=3)
+    host.boxes.full = True
+    assert host.hear(body()) == UNWRITTEN
+    post = Post()
+    assert from_memory(host, post) == 1
+    (said,) = post.took
+    assert said.reason == (
+        "exit code 3 (sent without being written down: cannot write the box: No space left on device)"
+    )
+
+
+def test_on_a_full_disk_nothing_is_told_twice_and_fifty_at_once_are_few(host: Host) -> None:
+    host.boxes.full = True
+    assert [host.hear(body()) for _ in range(3)] == [UNWRITTEN, "repeated", "repeated"]
+    for number in range(49):
+        tell(host.unwritten, "tests", "hook", message(job=f"job-{number}"), host.alerts, now=host.now)
+    post = Post()
+    from_memory(host, post)
+    assert len(post.took) == 6
+    assert sum(each.count for each in post.took) == 50
+
+
+def test_what_was_told_on_a_full_disk_is_known_when_there_is_room_again(host: Host) -> None:
+    host.boxes.full = True
+    assert host.hear(body()) == UNWRITTEN
+    host.boxes.full = False
+    assert host.hear(body("Completed")) == "queued"
+    assert host.hear(body("Completed")) == "not in trouble"
+
+
+def test_a_trouble_that_ended_on_a_full_disk_is_news_when_it_comes_back(host: Host) -> None:
+    assert host.hear(body()) == "queued"
+    host.boxes.full = True
+    assert host.hear(body("Completed")) == UNWRITTEN
+    host.boxes.full = False
+    assert host.hear(body()) == "queued"
+    assert host.hear(body()) == "repeated"
+
+
+def test_what_waits_is_not_sent_where_that_cannot_be_written_down(host: Host) -> None:
+    host.hear(body())
+    host.boxes.full = True
+    post = Post()
+    for _ in range(5):
+        with pytest.raises(OrchctlError):
+            sent(host, post, wait=False)
+        host.now += timedelta(minutes=1)
+    assert post.ids == []
+    host.boxes.full = False
+    assert sent(host, post, wait=False) == 1
+
+
+def test_what_was_sent_when_the_disk_filled_up_is_not_sent_at_each_look(host: Host) -> None:
+    class Fills(Post):
+        def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
+            host.boxes.full = True
+            return super().send(channel, letter, within_s=within_s)
+
+    host.hear(body())
+    post = Fills()
+    for _ in range(10):
+        with contextlib.suppress(OrchctlError):
+            sent(host, post, wait=False)
+        host.now += timedelta(minutes=1)
+    assert len(post.ids) == 1
+
+
+def test_who_waits_writes_down_what_was_sent_as_soon_as_there_is_room(host: Host) -> None:
+    class Fills(Post):
+        def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
+            host.boxes.full = True
+            return super().send(channel, letter, within_s=within_s)
+
+    def sleep(seconds: float) -> None:
+        host.now += timedelta(seconds=seconds)
+        host.boxes.full = host.now < T0 + timedelta(hours=1)
+
+    host.hear(body())
+    post = Fills()
+    options: dict[str, Any] = {"now": lambda: host.now, "sleep": sleep, "wait": True}
+    assert deliver(host.boxes, "tests", "hook", post=post, **options) == 1
+    assert (len(post.ids), host.waiting()) == (1, [])
+
+
+def test_the_block_sends_from_memory_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from orchctl.runner.alert_block import AlertChannel
+
+    with receivers.http() as receiver:
+        host = Host(tmp_path / "state", tmp_path / "data")
+        boxes = tmp_path / "state" / "alerts" / "boxes"
+        boxes.write_text("in the way")  # root, too, cannot write below a file
+        monkeypatch.setenv("ORCHCTL_STATE_DIR", str(host.state))
+        monkeypatch.setenv("HOOK_URL", receiver.url)
+        text = body().replace('"digest": ""', f'"digest": "{host.digest}"')
+        block = AlertChannel(catalog="tests", channel="hook")
+        asyncio.run(block.notify(text))
+        (said,) = eventually(lambda: receiver.got)
+        asyncio.run(block.notify(text))
+    assert (said["event"], said["job"]) == ("failed", "other")
+    assert "sent without being written down" in said["reason"]
+    assert len(receiver.got) == 1
+
+
+# ------------------------------------------------------------------------------------------------- every catalog
+
+
+def everything(host: Host, post: Any, *, left: float = 60) -> Round:
+    options: dict[str, Any] = {"now": lambda: host.now, "sleep": lambda _: None, "left": lambda: left}
+    return deliver_all(host.boxes, post=post, **options)
+
+
+class Receivers(Post):
+    """A receiver of every catalog."""
+
+    def __init__(self, *answers: bool | Answer) -> None:
+        super().__init__(*answers)
+        self.of: list[tuple[str, str]] = []
+
+    def note(self, catalog: str, channel: str, *_: Any, **__: Any) -> str | None:
+        self.of.append((catalog, channel))
+        return None
+
+
+def test_every_catalog_is_gone_over_by_its_own_channels(host: Host) -> None:
+    for named in ("tests", "mine", "yours"):
+        host.boxes.apply(AppliedAlerts(named, "http://ui", host.alerts))
+        tell(host.boxes, named, "hook", message(job=named), host.alerts, now=T0)
+    tell(host.boxes, "yours", "mail", message(job="mailed"), host.alerts, now=T0)
+    post = Receivers(True, False)
+    assert everything(host, post) == Round(sent=3, waiting=1)
+    assert post.of == [("mine", "hook"), ("tests", "hook"), ("yours", "hook"), ("yours", "mail")]
+    assert {each.job for each in post.took} == {"mine", "yours", "mailed"}
+
+
+def test_one_catalog_or_channel_that_breaks_keeps_no_other_from_going(host: Host) -> None:
+    class Breaks(Receivers):
+        def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer:
+            if letter.message.job == "broken":
+                raise RuntimeError("boom")
+            return super().send(channel, letter, within_s=within_s)
+
+    for named in ("broken", "bad", "tests"):
+        host.boxes.apply(AppliedAlerts(named, "http://ui", host.alerts))
+        tell(host.boxes, named, "hook", message(job=named), host.alerts, now=T0)
+    (host.state / "alerts" / "applied" / "bad.json").write_text("{")
+    post = Breaks()
+    found = everything(host, post)
+    assert (found.sent, found.waiting) == (1, 1)
+    assert [each.job for each in post.took] == ["tests"]
+    assert [each.partition(": ")[0] for each in found.problems] == ["catalog bad", "channel hook of catalog broken"]
+
+
+def test_without_time_what_waits_is_only_counted(host: Host) -> None:
+    host.hear(body())
+    assert everything(host, Receivers(), left=0.5) == Round(waiting=1)
+    assert everything(host, Receivers()) == Round(sent=1)
+
+
+# ---------------------------------------------------------------------------------------------- names of secrets
+
+
+def test_the_variables_of_channels_are_known_from_what_is_in_force_and_from_what_the_watchdog_read(host: Host) -> None:
+    assert host.boxes.variables() == {"HOOK_URL"}
+    applied = AppliedAlerts("mine", "http://ui", read())
+    assert AppliedAlerts.from_json(json.loads(json.dumps(applied.to_json()))).alerts.variables == read().variables
+    host.boxes.apply(applied)
+    Deliveries(host.state).keep_config(b'[watchdog]\ndead_man_url_env = "DEAD"\n[channels.x]\npassword_env = "PASS_IT"')
+    found = {"HOOK_URL", "SLACK_URL", "SMTP_PASSWORD", "DEAD_MAN_URL", "DEAD", "PASS_IT"}
+    assert host.boxes.variables() == found
+    (host.state / "alerts" / "applied" / "tests.json").write_text("{")
+    assert host.boxes.variables() == found - {"HOOK_URL"}
+
+
+def test_what_was_applied_before_the_dead_man_was_written_down_is_believed(host: Host) -> None:
+    data = AppliedAlerts("mine", "http://ui", read()).to_json()
+    del data["dead_man"]
+    assert AppliedAlerts.from_json(data).alerts.variables == {"SLACK_URL", "SMTP_PASSWORD"}

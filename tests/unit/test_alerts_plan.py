@@ -11,7 +11,7 @@ from alert_cases import alerts, read
 from alert_prefect import AlertPrefect
 from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.core import alerts_plan
-from orchctl.core.alerts import Alerts, Route
+from orchctl.core.alerts import Alerts, Channel, Route
 from orchctl.core.alerts_plan import Change, Gathered
 from orchctl.errors import OrchctlError, PrefectApiError
 from orchctl.services import alerts as service
@@ -94,7 +94,7 @@ def test_routes_are_narrowed_in_prefect_where_it_can() -> None:
 def test_blocks_hold_two_names_and_no_address(tmp_path: Path) -> None:
     prefect = AlertPrefect()
     applied(prefect, read(), tmp_path, "projections")
-    assert sorted((each["name"], each["data"]["channel"]) for each in prefect.blocks.values()) == [
+    assert sorted((each["name"][:-9], each["data"]["channel"]) for each in prefect.blocks.values()) == [
         ("orchctl-projections-ops", "ops"),
         ("orchctl-projections-pager", "pager"),
     ]
@@ -172,10 +172,43 @@ def test_what_is_gone_from_the_file_goes_and_what_is_foreign_stays(tmp_path: Pat
     prefect.automations |= {"1": {**mine, "id": "1", "enabled": True}, "x": copied}
     changes = applied(prefect, alerts(JOBS), tmp_path)
     assert {each.action for each in changes} == {"delete"}
-    assert names(changes)[-1] == ("delete", "orchctl-default-mail")
+    assert names(changes)[-1] == ("delete", alerts_plan.block_name("default", "mail"))
     left = sorted(each["name"] for each in prefect.automations.values() if "other" not in each["name"])
     assert left == ["Copy of orchctl default: jobs, failed", "orchctl default: jobs, failed", "orchctl default: mine"]
     assert len([each for each in prefect.automations.values() if "other" in each["name"]]) == 5
+
+
+def test_no_two_channels_of_any_catalogs_have_one_block(tmp_path: Path) -> None:
+    def named(catalog: str, channel: str, state: Path) -> None:
+        found = Alerts({channel: Channel(channel, "slack")}, (Route("jobs", ("failed",), (channel,)),))
+        applied(prefect, found, state, catalog)
+
+    prefect = AlertPrefect()
+    for _ in range(2):
+        named("ops", "live-mail", tmp_path / "a")
+        named("ops-live", "mail", tmp_path / "b")
+        named("ops_live", "mail", tmp_path / "c")
+    held = sorted((each["data"]["catalog"], each["data"]["channel"]) for each in prefect.blocks.values())
+    assert held == [("ops", "live-mail"), ("ops-live", "mail"), ("ops_live", "mail")]
+    assert len({each["name"] for each in prefect.blocks.values()}) == 3
+
+
+def test_a_block_under_the_name_that_it_had_before_is_replaced_and_that_of_another_stays(tmp_path: Path) -> None:
+    prefect, found = AlertPrefect(), alerts(JOBS)
+    applied(prefect, found, tmp_path)
+    (mine,) = prefect.blocks.values()
+    mine["name"] = "orchctl-default-hook"
+    theirs = {**mine, "id": "t", "name": "orchctl-default-x-hook", "data": {"catalog": "default-x", "channel": "hook"}}
+    prefect.blocks["t"] = theirs
+    changes = applied(prefect, found, tmp_path)
+    name = alerts_plan.block_name("default", "hook")
+    assert names(changes) == [
+        ("create", name),
+        ("update", "orchctl default: jobs, failed"),
+        ("delete", "orchctl-default-hook"),
+    ]
+    assert sorted(each["name"] for each in prefect.blocks.values()) == sorted([name, "orchctl-default-x-hook"])
+    assert proposed(prefect, found, tmp_path).empty
 
 
 def test_a_double_of_ours_goes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from alert_cases import T0, alerts, message
 from alert_prefect import AlertPrefect
 from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.cli import alerts_views
+from orchctl.core import alerts_plan
 from orchctl.core.alerts import Route
 from orchctl.core.deliveries import Delivery
 from orchctl.errors import PrefectUnreachable
@@ -50,6 +52,12 @@ def shown(state: Path, capsys: pytest.CaptureFixture[str], *, reached: bool = Tr
     return capsys.readouterr()
 
 
+def test_what_a_channel_gave_up_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    host = AlertBoxes(tmp_path)
+    host.change("default", "hook", lambda box: (replace(box, dropped=3), None))
+    assert "failed: 500 broken, 1 waiting, 3 given up" in shown(tmp_path, capsys).out
+
+
 def test_channels_and_routes_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(tmp_path, capsys)
     assert said.out.splitlines() == [
@@ -82,7 +90,7 @@ def test_a_plan_and_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[
     plan = proposed(tmp_path)
     alerts_views.planned(plan, settings())
     assert capsys.readouterr().out.splitlines() == [
-        "block orchctl-default-hook: create",
+        f"block {alerts_plan.block_name('default', 'hook')}: create",
         "automation orchctl default: jobs, failed: create",
         "automation orchctl default: jobs, recovered: create",
         "this host would be told where the channels lead",

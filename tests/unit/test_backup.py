@@ -113,6 +113,11 @@ def test_the_new_one_stays_whatever_is_asked() -> None:
     assert backup.surplus([archive(0), archive(-1)], MANIFEST, 0) == (archive(-1),)
 
 
+def test_of_one_second_the_one_with_the_highest_number_is_the_newest() -> None:
+    same = [Archive(f"/b/{backup.archive_name('box', NOW, number)}", 1, MANIFEST) for number in range(12)]
+    assert backup.surplus(same, MANIFEST, 1) == tuple(same[:-1])
+
+
 def test_an_archive_of_a_clock_that_was_ahead_is_left() -> None:
     assert backup.surplus([archive(0), archive(60)], MANIFEST, 1) == ()
 
@@ -230,7 +235,16 @@ def test_the_password_is_in_the_url_only() -> None:
 
 def test_a_database_beside_keeps_a_name_that_postgres_does_not_cut() -> None:
     assert Postgres("h", 1, "u", None, "prefect").beside("_orchctl_verify").name == "prefect_orchctl_verify"
-    assert len(Postgres("h", 1, "u", None, "p" * 63).beside("_orchctl_verify").name) == 63
+    assert Postgres("h", 1, "u", None, "p" * 48).beside("_orchctl_verify").name == f"{'p' * 48}_orchctl_verify"
+    for name in ("p" * 49, "p" * 63, "ü" * 31):
+        found = Postgres("h", 1, "u", None, name).beside("_orchctl_verify").name
+        assert found.endswith("_orchctl_verify")
+        assert len(found.encode()) <= 63
+
+
+def test_two_databases_with_long_names_have_no_database_beside_in_common() -> None:
+    ones = [f"{'p' * 50}_{word}" for word in ("test", "prod")]
+    assert len({Postgres("h", 1, "u", None, name).beside("_orchctl_verify").name for name in ones}) == 2
 
 
 def test_the_settings_name_the_database_and_else_it_is_in_the_home() -> None:

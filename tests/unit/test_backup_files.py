@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +19,10 @@ import pytest
 from backup_cases import NOW, Host, make_database
 from orchctl.adapters import backup_archive, backups
 from orchctl.adapters.databases import SqliteDatabase
+from orchctl.adapters.upgrades import Upgrades
+from orchctl.core.upgrade import Journal
 from orchctl.errors import BackupBroken, GateRefused, Locked, OrchctlError, StateBroken
+from orchctl.services import backup
 
 OWNER = "state/owners/live-score.json"
 CLAIM = "state/slots/live-score/20251219T050000Z.json"
@@ -111,11 +115,77 @@ def test_a_backup_that_fails_removes_nothing(host: Host) -> None:
     assert [str(each) for each in (host.root / "b").iterdir()] == kept
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from orchctl.adapters.backups import Shelf
+folder = Path(sys.argv[1])
+shelf = Shelf(folder, folder, installation=None, encryption_key=None)
+with shelf.staging(shelf.folder(folder)) as staging:
+    (staging / "half").write_text("x")
+    os._exit(0)
+"""
+
+
 def test_what_a_killed_one_left_goes(host: Host) -> None:
-    left = host.root / "b" / ".orchctl-backup-7" / "state"
-    left.mkdir(parents=True, mode=0o700)
+    subprocess.run([sys.executable, "-c", KILLED, str(host.root / "b")], check=True)
+    assert [path.name for path in (host.root / "b").rglob("half")] == ["half"]
+    made = host.back_up(to="b")
+    assert [str(path) for path in (host.root / "b").iterdir()] == [made.archive.path]
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(1, True), (25, False)])
+def test_what_another_host_left_goes_after_a_day(host: Host, hours: int, stays: bool) -> None:
+    """Its lock may not be seen here."""
+    left = host.root / "b" / ".orchctl-backup-elsewhere-0123456789abcdef"
+    (left / "content").mkdir(parents=True, mode=0o700)
+    left.parent.chmod(0o700)
+    (left / "lock").touch(0o600)
+    then = time.time() - hours * 3600
+    for path in (left / "content", left / "lock", left):
+        os.utime(path, (then, then))
     host.back_up(to="b")
-    assert not left.exists()
+    assert left.exists() == stays
+
+
+def test_two_backups_into_one_folder_leave_each_other_alone(host: Host, tmp_path: Path) -> None:
+    other = Host(tmp_path / "other")
+    other.fill(FILES)
+    make_database(other.database.path, runs=3).close()
+    shared, theirs = tmp_path / "shared", list[str]()
+    host.say = lambda _text: theirs.append(backup.back_up(other.world(), shared, 1).archive.path)
+    made = backup.back_up(host.world(), shared, 1).archive
+    assert len(theirs) == 1
+    assert members(made.path) == members(theirs[0])
+    assert {str(path) for path in shared.iterdir()} == {made.path, *theirs}
+
+
+def test_what_vanishes_while_it_is_archived_is_missed(host: Host) -> None:
+    def vanish(_text: str) -> None:
+        (path,) = (host.root / "b").rglob("live-score.json")
+        path.unlink()
+
+    host.say = vanish
+    with pytest.raises(OrchctlError, match=r"cannot read .*/owners/live-score\.json"):
+        host.back_up(to="b")
+    assert list((host.root / "b").iterdir()) == []
+
+
+def test_what_an_unfinished_upgrade_is_put_back_from_is_kept(host: Host) -> None:
+    paths = []
+    for day in range(3):
+        host.now = NOW + timedelta(days=day)
+        paths.append(host.back_up(to="b").archive.path)
+    (host.root / "also").symlink_to("b")
+    named = str(host.root / "also" / Path(paths[0]).name)
+    journal = Journal("20251219T050000Z", "starting", "/venv", "/venv.before-20251219T050000Z", "3.8.8", "3.9.1", 2)
+    Upgrades(host.state).write(replace(journal, archive=named))
+    host.now = NOW + timedelta(days=3)
+    made = host.back_up(to="b", keep=1)
+    assert made.removed == tuple(paths[1:])
+    Upgrades(host.state).remove()
+    host.now = NOW + timedelta(days=4)
+    assert host.back_up(to="b", keep=1).removed == (paths[0], made.archive.path)
 
 
 def test_a_folder_that_others_may_write_to_is_refused(host: Host) -> None:

@@ -91,6 +91,8 @@ def test_settings_that_name_no_such_database_are_broken_and_not_quoted(tmp_path:
 def test_a_host_with_no_server_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GateRefused, match="no installation, and no database"):
         database_of(here(tmp_path, own=tmp_path / "gone.db"))
+    # What is not there may have been moved aside.
+    assert database_of(here(tmp_path, own=tmp_path / "gone.db", half_restored=True)) == Sqlite(f"{tmp_path}/gone.db")
 
 
 @dataclass(frozen=True)

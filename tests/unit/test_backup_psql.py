@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,53 @@ def test_what_a_program_says_is_told(tmp_path: Path, said: str, kind: type[Orchc
         found.used_by()
 
 
-def test_a_dump_that_cannot_be_loaded_is_broken(tmp_path: Path) -> None:
-    found = database(tmp_path, 'case "$0" in */pg_restore) echo "pg_restore: error: no archive" >&2; exit 1;; esac')
-    with pytest.raises(BackupBroken, match="pg_restore: no archive"):
-        found.load(tmp_path / "dump", "verify")
+def loading(folder: Path, said: str) -> OrchctlError:
+    """Return what is raised where pg_restore says this."""
+    found = database(folder, f'case "$0" in */pg_restore) echo "pg_restore: error: {said}" >&2; exit 1;; esac')
+    with pytest.raises(OrchctlError) as failed:
+        found.load(folder / "dump", "verify")
+    return failed.value
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "input file does not appear to be a valid archive",
+        "did not find magic string in file header",
+        "input file is too short (read 3, expected 5)",
+        "could not read from input file: end of file",
+        "entry ID 7 out of range -- perhaps a corrupt TOC",
+        "could not uncompress data: incorrect data check",
+    ],
+)
+def test_a_dump_that_is_damaged_is_broken(tmp_path: Path, said: str) -> None:
+    failed = loading(tmp_path, said)
+    assert isinstance(failed, BackupBroken)
+    assert said in failed.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'could not execute query: ERROR:  could not extend file "base/1/2": No space left on device',
+        'could not execute query: ERROR:  unrecognized configuration parameter "transaction_timeout"',
+        "unsupported version (1.16) in file header",
+        "error returned by PQputCopyData: server closed the connection unexpectedly",
+        'connection to server at "db.example", port 6543 failed: Connection refused',
+    ],
+)
+def test_what_is_no_fault_of_the_dump_s_does_not_make_it_broken(tmp_path: Path, said: str) -> None:
+    assert not isinstance(loading(tmp_path, said.replace('"', "'")), BackupBroken)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    found = replace(database(tmp_path, "exec sleep 600"), soon_s=0.3, wait_s=0.3, late_s=0.3)
+    with pytest.raises(OrchctlError, match="gave no answer in time"):
+        found.used_by()
+    with pytest.raises(OrchctlError, match="gave no answer in time"), found.snapshot():
+        pass
+    with pytest.raises(OrchctlError, match="gave no answer in time"):
+        found.drop("verify")
 
 
 def test_programs_that_are_not_there_are_named(tmp_path: Path) -> None:

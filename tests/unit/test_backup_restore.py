@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from backup_cases import NOW, Host, make_database
-from orchctl.core.backup import OpenRun
-from orchctl.errors import BackupBroken, GateRefused
+from orchctl.core.backup import PARTS, OpenRun
+from orchctl.errors import BackupBroken, GateRefused, OrchctlError
 from orchctl.services import restore
 from support import STRESS
 
@@ -115,6 +118,7 @@ def test_only_what_is_asked_for(host: Host) -> None:
 
 def test_a_host_with_nothing_on_it(host: Host, tmp_path: Path) -> None:
     other = Host(tmp_path / "other", now=host.now)
+    other.install()
     other.restore(archive_of(host))
     assert rows(other.database.path) == 100
     assert (other.root / OWNER).read_text() == "prefect"
@@ -151,6 +155,7 @@ def test_places_that_were_taken_then_are_free(host: Host) -> None:
 
 def test_where_the_claims_are_gone_no_slot_of_the_past_runs(host: Host, tmp_path: Path) -> None:
     other = Host(tmp_path / "other", now=host.now, runs=runs())
+    other.install()
     assert [each.run.id for each in other.restore(archive_of(host)).settled] == ["old", "new", "due", "going"]
 
 
@@ -176,15 +181,83 @@ def test_what_starts_while_the_database_is_tried_is_seen(host: Host) -> None:
         host.restore(archive_of(host))
     assert rows(host.database.path) == 150
     assert not list(host.root.rglob("*before*"))
+    assert not list(host.root.rglob(".orchctl-restore"))
 
 
-def test_a_log_that_was_left_behind_goes_to_its_database(host: Host) -> None:
-    """As a kill between the two moves leaves them."""
+def test_a_restore_that_fails_leaves_no_copy_of_the_database(host: Host) -> None:
+    desk = host.desk()
+
+    def serve(url: str, _key: str | None) -> NoReturn:
+        assert Path(url.partition("///")[2]).is_file()
+        raise OrchctlError("a server on the copy of the database does not answer")
+
+    failing = replace(desk, serve=serve)
+    with pytest.raises(OrchctlError, match="does not answer"):
+        restore.restore(host.world(), failing, host.target(), Path(archive_of(host)), ["database"])
+    assert sorted(path.name for path in host.database.path.parent.iterdir()) == [
+        "prefect.db",
+        "prefect.db-shm",
+        "prefect.db-wal",
+    ]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 256 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "orchctl-test", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("what", ["all of it", "the database", "the state"])
+def test_where_there_is_no_room_nothing_is_begun(host: Host, disk: Path, tmp_path: Path, what: str) -> None:
+    """300 KB are to go where 256 KiB are: at once, with the database alone, with the state alone."""
+    host.fill({"state/alerts/long": "x" * 300_000} if what == "the state" else {})
+    with contextlib.closing(sqlite3.connect(host.database.path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO flow_run (text) VALUES (?)", ("x" * (300_000 if what != "the state" else 1),))
+    archive = host.back_up(to="large").archive.path
+    other = Host(disk if what == "all of it" else tmp_path / "other", now=host.now)
+    other.install(home=disk / "prefect" if what == "the database" else None)
+    desk = other.desk()
+    if what == "the state":
+        # Unpacked elsewhere, so that only what is put in place has no room.
+        other = Host(disk, now=host.now)
+        other.install(home=tmp_path / "home")
+    with pytest.raises(GateRefused, match=r"0\.\d MB are needed where .* is, and 0\.\d MB are free"):
+        restore.restore(other.world(), desk, other.target(), Path(archive), PARTS)
+    there = [*disk.rglob("*"), *other.root.rglob("*"), *(tmp_path / "home").rglob("*")]
+    assert {path.name for path in there if path.is_file()} == {
+        "host-backup.lock",
+        "installation.json",
+        "orchctl.lock",
+        "settings.env",
+    }
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_restore_that_was_killed_between_its_two_moves_is_run_again(host: Host, log: bool) -> None:
+    """The database is aside and the new one not in place; a log goes to the database that it is of."""
     path = host.database.path
     (path.parent / "prefect.db.before-20251219T060000Z").mkdir(mode=0o700)
+    if not log:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     path.rename(path.parent / "prefect.db.before-20251219T060000Z" / "prefect.db")
     host.fill({"state/host/restore.json": '{"archive": "a", "before": "before-20251219T060000Z"}'})
     (host.state / "host" / "restore.json").chmod(0o600)
+    with pytest.raises(GateRefused, match="a restore was interrupted: a"):
+        host.back_up(to="c")
     host.restore(archive_of(host))
     is_restored(host)
     nothing_is_lost(host)

@@ -61,7 +61,31 @@ def test_it_is_bounded_in_number_and_in_time_and_says_what_was_lost() -> None:
         [*many, letter("ancient", "b", age=timedelta(days=4)), letter("foreign", "gone")], ALERTS, NOW
     )
     assert [each.id for each in kept] == [f"{number:03}" for number in range(5, 25)]
-    assert "and 5 earlier messages that could not be delivered" in kept[0].message.text
+    assert "and 5 earlier messages that could not be delivered" in kept[0].told.text
+    assert (kept[0].told.count, kept[0].message.count, kept[1].lost) == (6, 1, 0)
+
+
+def test_the_number_of_lost_messages_stays_true_when_the_one_that_carries_it_is_lost() -> None:
+    left, told = tuple[Letter, ...](), list[str]()
+    for number in range(25):
+        left = deliveries.kept([*left, letter(f"{number:03}", age=timedelta(seconds=100 - number))], ALERTS, NOW)
+        told.append(left[0].told.text)
+    assert "(and 1 earlier message that could not be delivered)" in told[20]
+    assert "and 5 earlier messages that could not be delivered" in told[24]
+    assert [each.id for each in left] == [f"{number:03}" for number in range(5, 25)]
+    assert Letter.from_json(left[0].to_json()) == left[0]
+    days_later = deliveries.kept([*left, letter("new", age=timedelta(days=-3))], ALERTS, NOW + timedelta(days=3))
+    assert [(each.id, each.lost) for each in days_later] == [("new", 25)]
+
+
+def test_what_may_have_arrived_is_repeated_ever_more_rarely() -> None:
+    silent, left, waits = replace(LATER, fault="silence"), letter(), list[int]()
+    for _ in range(11):
+        found = deliveries.after(left, silent, NOW)
+        assert found is not None
+        waits.append((found.due - NOW) // MINUTE)
+        left = found
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 480, 480]
 
 
 def memory() -> Memory:
@@ -100,6 +124,17 @@ def test_how_a_channel_answered_last_is_kept_and_when_it_last_took_something(tmp
         "a": Delivery("a", NOW + MINUTE, False, "500", ok_at=NOW, waiting=3),
         "b": Delivery("b", NOW, False, "401"),
     }
+
+
+def test_what_waits_is_counted_whoever_wrote_last(tmp_path: Path) -> None:
+    store = Deliveries(tmp_path)
+    store.note("mine", "a", LATER, NOW, waiting=3, dropped=2)  # its box
+    store.note("mine", "a", LATER, NOW, waiting=4)  # the watchdog
+    assert store.last("mine")["a"] == Delivery("a", NOW, False, "500", waiting=7, boxed=3, dropped=2)
+    store.note("mine", "a", Answer(True, "200", 1), NOW, waiting=0)
+    assert (store.last("mine")["a"].waiting, store.last("mine")["a"].boxed) == (3, 3)
+    store.note("mine", "a", Answer(True, "200", 1), NOW, waiting=0, dropped=2)
+    assert store.last("mine")["a"] == Delivery("a", NOW, True, "200", NOW, dropped=2)
 
 
 def test_two_catalogs_with_a_channel_of_one_name_share_no_answer(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from orchctl.core.alerts import Channel, Secret
 from orchctl.core.catalog import Catalog
 from orchctl.core.deliveries import Delivery
 from orchctl.core.doctor import CHECKS, GROUPS, Finding
+from orchctl.core.doctor_alerts import InPrefect
 from orchctl.core.doctor_facts import Backup, Disk, FileFacts, Listener, Sampled, Who
 from orchctl.core.doctor_jobs import CODES
 from orchctl.core.handover_journal import Opened
@@ -200,15 +201,15 @@ def test_prefect_and_the_catalog_are_looked_at_once_by_however_many_checks(host:
 
         return made
 
-    def applied(_alerts: object, _catalog: Catalog, prefect: Any) -> bool:
+    def applied(_alerts: object, _catalog: Catalog, prefect: Any) -> InPrefect:
         prefect.version()
-        return True
+        return InPrefect(True)
 
     host.also = {
         "catalog": counted("catalog", lambda: host.catalog),
         "connect": counted("connect", lambda: host.prefect),
     }
-    host.also["alerts_applied"] = applied
+    host.also["alerts_in_prefect"] = applied
     host.prefect.version = counted("version", lambda: "3.8.8")  # type: ignore[method-assign]
     assert host.findings() == []
     assert sorted(asked) == ["catalog", "connect", "version"]
@@ -340,6 +341,9 @@ def test_units_that_are_gone_stopped_failed_disabled_or_changed(host: Host) -> N
     assert gone.seen == "prefect-worker.service was installed, and is gone"
     (failed,) = spoilt(host, "prefect-server.service", active="failed", result="exit-code")
     assert (failed.level, "it is failed (exit-code)" in failed.seen) == ("failure", True)
+    (look,) = spoilt(host, "prefect-recover.service", active="failed", result="exit-code")
+    assert look.seen == "prefect-recover.service failed when it last ran (exit-code)"
+    assert (look.level, look.fix) == ("failure", "why: `journalctl --unit prefect-recover.service`")
     (disabled, reload) = spoilt(host, "prefect-recover.timer", enabled="disabled", needs_reload=True)
     assert (disabled.level, "does not start at boot" in disabled.seen) == ("warning", True)
     assert (reload.level, reload.fix) == ("warning", "`systemctl daemon-reload`")
@@ -797,10 +801,10 @@ def test_alerts_that_are_not_set_up_never_sent_or_did_not_arrive(host: Host) -> 
 
 
 def test_alerts_that_are_not_applied_and_a_watchdog_that_does_not_look(host: Host) -> None:
-    host.applied_alerts = False
+    host.in_prefect = InPrefect(False)
     (found,) = host.findings()
     assert (found.level, found.fix) == ("warning", "`orchctl alerts apply`")
-    host.applied_alerts, host.watched = True, None
+    host.in_prefect, host.watched = InPrefect(True), None
     (found,) = host.findings()
     assert (found.level, found.fix) == ("warning", "`orchctl watchdog install`")
     host.watched = NOON - timedelta(hours=1)

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from doctor_sites import sites
 from orchctl.core.doctor import CHECKS
+from orchctl.core.doctor_jobs import CODES
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,10 @@ def test_every_place_that_makes_a_failure_or_a_warning_was_reached(made: Any) ->
         if not any((file, line) in reached for line in range(first, last + 1))
     ]
     assert missing == []
+
+
+def test_every_code_of_status_came_into_a_report(made: Any) -> None:
+    assert set(CODES) - set(made["codes"]) == set()
 
 
 def test_every_level_that_the_page_promises_of_a_check_was_seen(made: Any) -> None:

@@ -14,14 +14,16 @@ from host_fakes import FOLDER, SETTINGS, STATE, Computer, Killed, State
 from orchctl.core import env_file
 from orchctl.core.installation import AUTH_CLIENT, AUTH_SERVER, DATABASE, RECOVER_TIMER, SERVER_UNIT, WORKER_UNIT
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError, PrefectApiError, UsageError
-from orchctl.services import host_install, stack
+from orchctl.services import host_install, host_install_plan, host_uninstall, stack
+from orchctl.services.host_install_plan import Plan
+from orchctl.services.host_uninstall import Uninstalled
 
 ENABLED = [SERVER_UNIT, WORKER_UNIT, RECOVER_TIMER]
 SERVER, WORKER = f"{FOLDER}/{SERVER_UNIT}", f"{FOLDER}/{WORKER_UNIT}"
 
 
-def plan(computer: Computer, **words: Any) -> host_install.Plan:
-    return host_install.plan(computer.host(), host_fakes.asked(**words))
+def plan(computer: Computer, **words: Any) -> Plan:
+    return host_install_plan.plan(computer.host(), host_fakes.asked(**words))
 
 
 def install(computer: Computer, **words: Any) -> list[str]:
@@ -31,8 +33,8 @@ def install(computer: Computer, **words: Any) -> list[str]:
     return computer.done[before:]
 
 
-def uninstall(computer: Computer) -> host_install.Uninstalled:
-    return host_install.uninstall(computer.host(), computer.clock(), lambda _: None)
+def uninstall(computer: Computer) -> Uninstalled:
+    return host_uninstall.uninstall(computer.host(), computer.clock(), lambda _: None)
 
 
 def settings(computer: Computer) -> dict[str, str]:

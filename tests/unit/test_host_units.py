@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,35 @@ def test_its_own_restarts_never_come_to_the_start_limit() -> None:
         values(text, key) for key in ("RestartSec", "StartLimitIntervalSec", "StartLimitBurst")
     )
     assert int(span) / int(pause) < int(burst)
+
+
+def test_a_look_that_fails_is_a_failed_unit_and_what_it_says_is_kept_by_the_journal() -> None:
+    """LogLevelMax= drops what is less than that of a process's own words too, which are `info` by default."""
+    text = host_units.texts(ITS, systemd=252)["prefect-recover.service"]
+    (start,) = values(text, "ExecStart")
+    assert start.startswith(':"')
+    assert values(text, "LogLevelMax") == values(text, "SyslogLevel") == ["notice"]
+    assert values(text, "SuccessExitStatus") == ["13"]
+    others = [each for name, each in host_units.texts(ITS, systemd=252).items() if name != "prefect-recover.service"]
+    assert not any("prefect-recover" in each for each in others)
+
+
+def test_nothing_that_a_boot_starts_starts_on_a_host_that_is_half_restored() -> None:
+    odd = replace(ITS, state_dir="/srv/50% of it")
+    for its, path in ((ITS, f"{ITS.state_dir}/host/restore.json"), (odd, "/srv/50%% of it/host/restore.json")):
+        for name, text in host_units.texts(its, systemd=252).items():
+            wanted = [f"!{path}"] if name in {SERVER_UNIT, WORKER_UNIT} else []
+            assert values(text, "ConditionPathExists") == wanted, name
+
+
+@pytest.mark.parametrize(
+    ("scope", "port", "may"), [("system", 420, True), ("system", 1024, False), ("user", 420, False)]
+)
+def test_only_a_server_on_a_port_of_root_s_gets_the_right_to_it(scope: Any, port: int, may: bool) -> None:
+    its = replace(ITS, scope=scope, api_url=host_settings.api_url(port))
+    found = {name: values(text, "AmbientCapabilities") for name, text in host_units.texts(its, systemd=252).items()}
+    assert found.pop(SERVER_UNIT) == (["CAP_NET_BIND_SERVICE"] if may else [])
+    assert not any(found.values())
 
 
 def test_no_unit_holds_a_secret() -> None:

@@ -8,16 +8,22 @@ import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alert_cases import read
 from desk import LEGACY, SLOT, Desk
 from orchctl.adapters.accounts import Account
+from orchctl.adapters.alert_boxes import AlertBoxes
+from orchctl.core.alerts_applied import AppliedAlerts
+from orchctl.core.catalog_steps import AsOfMode
 from orchctl.runner import environment
 from orchctl.runner.process import CommandNotStarted
-from orchctl.runner.shapes import Outcome
+from orchctl.runner.shapes import Host, Outcome
+from orchctl.wiring import runs
 
 OTHER = "nobody"
 ROOT = os.geteuid() == 0
@@ -140,6 +146,43 @@ def test_a_secret_of_a_file_is_masked_and_what_looks_like_none_is_not(desk: Desk
     (log,) = desk.data.rglob("attempt-1.log")
     assert log.read_text() == "*** in 2025\n"
     assert not [line for line in desk.log if "hunter2" in line]
+
+
+@pytest.mark.parametrize("user", [None, pytest.param(OTHER, marks=needs_root)])
+def test_the_secrets_of_alerts_reach_no_command_and_nothing_that_it_leaves(desk: Desk, user: str | None) -> None:
+    address = "https://pager.example/T0KEN-of-the-pager"
+    desk.changes = {
+        "environment": {"PATH": "/usr/bin:/bin", "PAGER": address, "HARMLESS": "harmless"},
+        "hidden": frozenset({"PAGER"}),
+    }
+    script = f"env; echo 'it was {address}'"
+    outcome = desk.run(desk.job("sh", "-c", script, user=user))
+    assert outcome.status == "success", outcome
+    (log,) = desk.data.rglob("attempt-1.log")
+    said = log.read_text()
+    assert "HARMLESS=harmless" in said
+    assert "PAGER=" not in said
+    assert "it was ***" in said
+    left = [path.read_text() for path in desk.data.rglob("*") if path.is_file()]
+    assert not [each for each in [*left, *desk.log] if "T0KEN" in each]
+
+
+def test_a_variable_of_alerts_that_a_job_sets_itself_is_its_own(desk: Desk) -> None:
+    desk.changes = {"environment": {"PATH": "/usr/bin:/bin", "PAGER": "theirs"}, "hidden": frozenset({"PAGER"})}
+    writes_down(desk, env={"PAGER": "its-own-address"})
+    assert seen(desk)["PAGER"] == "its-own-address"
+
+
+def test_a_worker_knows_the_secrets_of_the_alerts_that_are_in_force(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AlertBoxes(desk.state).apply(AppliedAlerts("mine", "http://ui", read()))
+    monkeypatch.setenv("ORCHCTL_STATE_DIR", str(desk.state))
+    monkeypatch.setenv("SLACK_URL", "https://hooks.example/T0KEN")
+    host = runs.host(Host, later_due=lambda _due: None)
+    assert host.hidden == {"SLACK_URL", "SMTP_PASSWORD", "DEAD_MAN_URL"}
+    asking = desk.job("true", as_of={"now": AsOfMode(command=("sh", "-c", "test -z $SLACK_URL && date -u +%FT%TZ"))})
+    assert host.as_of(asking, "now", date(2025, 12, 19), {}).year > 2000
 
 
 def test_a_run_that_only_observes_says_that_it_could_not_be_started(desk: Desk) -> None:

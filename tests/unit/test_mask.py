@@ -19,6 +19,7 @@ SECRET = "s3cr3t/päss+wörd"
         "GITHUB_TOKEN", "ACCESS_TOKENS", "API_KEY", "APIKEY", "OPENAI_APIKEY", "AWS_ACCESS_KEY_ID",
         "PRIVATE_KEY_PEM", "FERNET_KEY",
         "GOOGLE_CREDENTIALS", "BASIC_AUTH", "PREFECT_API_AUTH_STRING", "SENTRY_DSN", "SLACK_WEBHOOK_URL",
+        "ORCHCTL_SLACK_URL", "ORCHCTL_DEAD_MAN_URL", "HOOK_URL", "ALERTS_URL",
         "SESSION_COOKIE", "DB_PWD", "DB_PASS", "GITHUB_PAT", "AZURE_STORAGE_CONNECTION_STRING", "api-key",
     ],
 )  # fmt: skip
@@ -32,6 +33,7 @@ def test_secret_keys(key: str) -> None:
         "", "_", "AUTHOR", "GIT_AUTHOR_NAME", "MONKEY", "TOKENIZERS_PARALLELISM", "PATH", "HOME", "PWD",
         "OLDPWD", "KEYBOARD_LAYOUT", "SECRETARY", "COMPASS_URL", "KEY_COUNT", "XAUTHORITY",
         "DB_PASSWORD_FILE", "SSH_AUTH_SOCK",
+        "HUMAN_URL", "SLACK", "MAN_PATH", "URL", "CURLS", "PING",
         "TOKEN_TTL", "MAX_TOKENS", "DATABASE_URL", "PATTERN", "BYPASS", "TURKEY",
     ],
 )  # fmt: skip
@@ -53,6 +55,14 @@ def test_every_form_of_a_secret_is_masked_whole(form: str) -> None:
     masker = Masker.of({"TOKEN": SECRET})
     assert masker.mask(f"<{form}>") == "<***>"
     assert masker.mask_bytes(f"<{form}>".encode()) == b"<***>"
+
+
+def test_what_is_named_is_secret_whatever_it_is_called() -> None:
+    environment = {"PAGER": "https://pager.example/T0KEN", "HARMLESS": "harmless"}
+    assert Masker.of(environment).mask("https://pager.example/T0KEN") == "https://pager.example/T0KEN"
+    assert Masker.of(environment, hidden={"PAGER", "GONE"}).mask("<https://pager.example/T0KEN> harmless") == (
+        "<***> harmless"
+    )
 
 
 @pytest.mark.parametrize("user", ["u", "us", "usr", "user"])

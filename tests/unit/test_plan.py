@@ -255,6 +255,21 @@ def test_a_deployment_whose_parameters_lead_nowhere_was_changed_by_hand() -> Non
     assert reasons(someone.change("alpha")) == {"parameters": "by hand"}
 
 
+def test_a_deployment_without_the_tag_of_its_catalog_gets_it_and_nobody_is_said_to_have_changed_it() -> None:
+    server, someone = operator(two_jobs())
+    someone.sync()
+    found = someone.deployment("alpha")
+    assert "orchctl:tests" in found.tags
+    server.set_by_hand(found.id, tags=tuple(each for each in found.tags if each != "orchctl:tests"))
+    assert reasons(someone.change("alpha")) == {"tags": "catalog"}
+    assert [each.job for each in someone.plan().changes] == ["alpha"]
+    someone.sync()
+    assert someone.deployment("alpha") == found
+    assert someone.plan().empty
+    server.set_by_hand(found.id, tags=("orchctl", "orchctl:tests", "theirs"))
+    assert reasons(someone.change("alpha")) == {"tags": "by hand"}
+
+
 def test_a_deployment_of_another_flow_is_in_nobodys_way() -> None:
     server, someone = operator(two_jobs())
     someone.sync()

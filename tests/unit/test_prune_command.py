@@ -72,6 +72,15 @@ def test_after_a_look_that_failed_nothing_is_asked_and_nothing_goes(
     assert desk.asked == []
 
 
+@pytest.mark.parametrize(
+    ("policy", "code"), [('history = "90d"', 13), ('history = "90d"\nmanifests = "800d"', 4)], ids=["alone", "of two"]
+)
+def test_a_kind_that_cannot_be_seen_is_the_error_of_all_only_where_it_is_all_that_was_wanted(
+    desk: Desk, policy: str, code: int
+) -> None:
+    assert "cannot reach the Prefect API" in desk.prune("--no-color", "--yes", policy=policy, check=code)
+
+
 def test_where_nothing_is_old_enough_nothing_is_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "prune", never)
     said = desk.prune("--no-color", policy='manifests = "800d"', check=0)

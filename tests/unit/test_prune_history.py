@@ -19,6 +19,7 @@ from orchctl.core.retention import Ended
 from orchctl.core.snapshot import Snapshot
 from orchctl.errors import Interrupted, PrefectUnreachable
 from orchctl.services import prune
+from orchctl.services.prune_history import GONE
 from pruning import Host, ago, deployment, kept, seconds
 
 
@@ -57,11 +58,25 @@ def test_what_is_another_catalogs_stays(host: Host) -> None:
 
 def test_of_a_job_whose_deployment_is_gone_the_runs_go_that_were_ours(host: Host) -> None:
     host.applied.write(host.catalog)
-    host.history.add(None, ago(100), digest=host.catalog.digest)
-    theirs = host.history.add(None, ago(100), digest="sha256:" + "0" * 64)
-    no_digest = host.history.add(None, ago(100))
-    assert host.look(history=90) == host.prune(history=90) == {("history", "(jobs without deployment)"): 1}
-    assert set(host.history.runs) == {theirs, no_digest}
+    for days in (101, 100):
+        host.history.add(None, ago(days), digest=host.catalog.digest)
+    theirs = [host.history.add(None, ago(days), job="theirs", digest="sha256:" + "0" * 64) for days in (101, 100)]
+    no_digest = [host.history.add(None, ago(days), job="nobody's") for days in (101, 100)]
+    newest = host.history.add(None, ago(99), digest=host.catalog.digest)
+    assert host.look(history=90) == host.prune(history=90) == {("history", GONE): 2}
+    assert set(host.history.runs) == {newest, *theirs, *no_digest}
+
+
+def test_of_each_job_whose_deployment_is_gone_the_newest_stays(host: Host) -> None:
+    host.applied.write(host.catalog)
+    for job in ("one", "two"):
+        host.history.add(None, ago(101), job=job, digest=host.catalog.digest)
+    newest = host.history.add(None, ago(100), job="one", digest=host.catalog.digest)
+    young = host.history.add(None, ago(1), job="two", digest=host.catalog.digest)
+    found = prune.look(host.world(), seconds({"history": 90}))
+    assert [(each.job, each.count, each.reason) for each in found.kept] == [(GONE, 1, "the newest of its job")]
+    assert host.look(history=90) == host.prune(history=90) == {("history", GONE): 2}
+    assert set(host.history.runs) == {newest, young}
 
 
 def test_they_go_in_batches_with_a_pause_as_long_as_each_took(host: Host) -> None:
@@ -162,6 +177,19 @@ def test_the_runs_of_a_backfill_go_together_or_not_at_all(host: Host) -> None:
     assert (found.rows, list(kept(found).values())) == ((), [2])
     del host.history.runs[late]
     assert host.look(history=90) == host.prune(history=90) == {("history", "job"): 2}
+
+
+def test_a_backfill_of_a_job_that_is_gone_is_looked_for_where_its_catalog_had_it(host: Host) -> None:
+    before = host.catalog
+    host.applied.write(before)
+    host.catalog = before.model_copy(update={"jobs": {"other": before.jobs["other"]}})
+    for days in (102, 101):
+        host.history.add(None, ago(days), job="job", queue="backfill", backfill="b", digest=before.digest)
+    newest = host.history.add(None, ago(100), job="job", digest=before.digest)
+    assert host.look(history=90) == host.prune(history=90) == {}
+    summed_up(host, ago(95))
+    assert host.look(history=90) == host.prune(history=90) == {("history", GONE): 2}
+    assert set(host.history.runs) == {newest}
 
 
 def test_more_runs_of_an_unfinished_backfill_than_a_page_hide_no_others(host: Host) -> None:

@@ -262,7 +262,10 @@ def test_drift_is_told_from_a_catalog_that_is_ahead(owned: Host) -> None:
     owned.prefect.set_by_hand(owned.deployment, tags=("orchctl", "mine"))
     assert codes(owned) == ["drift"]
     assert "tags" in owned.job.findings[0].message
+    # As an orchctl leaves it that does not tag with the catalog's name: nobody changed it.
     owned.prefect.set_by_hand(owned.deployment, tags=("orchctl",))
+    assert codes(owned) == ["not-synced"]
+    owned.prefect.set_by_hand(owned.deployment, tags=("orchctl", f"orchctl:{owned.catalog.name}"))
     assert codes(owned) == []
     owned.catalog = fakes.catalog({"job": {"legacy": LEGACY, "schedules": ["hourly"], "nice": 5}}, HOURLY)
     assert codes(owned) == ["not-synced"]

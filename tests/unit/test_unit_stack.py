@@ -1,9 +1,10 @@
-"""When an installed part counts as running, or as one that does not come up."""
+"""When an installed part counts as running, or as one that does not come up; and what it said."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_stack import UnitStack
 from orchctl.core.installation import Installation
 from orchctl.core.legacy import SYSTEM, Manager
+from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
 
 ITS = Installation("system", "ann", "http://127.0.0.1:1/api", "/p", "/c", "/s", "/s/p", "/s/e", (), {"a": 1, "b": 1})
 
@@ -79,3 +81,69 @@ def test_what_is_between_stop_and_start_is_alive_and_what_is_stopped_is_not(unit
     said.printed = "ActiveState=inactive\nMainPID=0\nNRestarts=0\n"
     units.now = read.state("x")
     assert not stack(units).alive("worker-a")
+
+
+def test_how_the_last_look_for_lost_runs_ended_is_told(units: Units) -> None:
+    for result, failure in (("success", None), ("", None), ("exit-code", "exit-code"), ("timeout", "timeout")):
+        units.now = replace(ABSENT, result=result)
+        assert stack(units).failure() == failure
+
+
+def test_a_timer_that_is_started_forgets_how_its_service_ended() -> None:
+    class Called(Said):
+        words: list[str]
+
+        def call(self, program: str, manager: Manager, *words: str, check: bool = True) -> str:
+            self.words.append(f"{words[0]} {words[-1]}")
+            return ""
+
+    systemd = Called({})
+    systemd.words = []
+    HostUnits(systemd, SYSTEM).start("x.timer")
+    assert systemd.words == ["reset-failed x.timer", "reset-failed x.service", "start x.timer"]
+
+
+# --- what was said
+
+HIDDEN = "Hint: You are currently not seeing messages from other users and the system."
+CLOSED = "No journal files were opened due to insufficient permissions."
+
+
+def logs(tmp_path: Path, script: str, *, follow: bool = False) -> list[bytes]:
+    """Return what `host logs` shows where `journalctl` is this shell script."""
+    program = tmp_path / "journalctl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    found = stack(Units(), {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    return list(found.logs(["server"], last=5, follow=follow))
+
+
+QUIET = 'case "$*" in *--quiet*) exit 0;; esac'
+
+
+def test_what_was_said_is_shown_also_where_some_of_it_may_not_be_seen(tmp_path: Path) -> None:
+    assert logs(tmp_path, f"echo one; echo two; echo '{HIDDEN}' >&2") == [b"one\n", b"two\n"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("script", [f"{QUIET}; echo '{HIDDEN}' >&2", f"echo '{CLOSED}' >&2; exit 1"])
+def test_a_journal_that_may_not_be_read_is_said_to_be_that(tmp_path: Path, script: str, follow: bool) -> None:
+    with pytest.raises(NotAllowed, match="may not read the journal") as caught:
+        logs(tmp_path, script, follow=follow)
+    assert "usermod -aG systemd-journal" in str(caught.value.hint)
+
+
+def test_where_nothing_was_said_yet_nothing_is_shown(tmp_path: Path) -> None:
+    assert logs(tmp_path, "exit 0") == []
+
+
+def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OrchctlError, match="`journalctl` failed: it is broken"):
+        logs(tmp_path, 'case "$*" in *--lines=5*) echo it is broken >&2; exit 1;; esac')
+
+
+def test_a_host_without_journalctl_is_told_and_keeps_no_other_error_from_being_told(tmp_path: Path) -> None:
+    found = stack(Units(), {"PATH": str(tmp_path)})
+    with pytest.raises(SystemdUnavailable, match="journalctl is not installed"):
+        list(found.logs(["server"], last=5, follow=False))
+    assert found.log_tail("server") == ""

@@ -17,7 +17,9 @@ from orchctl.core import doctor_host, upgrade
 from orchctl.core.installation import RECOVER_TIMER, SERVER_UNIT, WORKER_UNIT
 from orchctl.core.upgrade import Change, Journal
 from orchctl.errors import GateRefused, Interrupted, OrchctlError, StateBroken
+from orchctl.services import upgrade as service
 from orchctl.services.upgrade import Plan
+from orchctl.services.upgrade_ports import Asked
 from orchctl.wiring import Settings
 from upgrading import NEW, OLD, RUNS, TABLES, Rig, version_in
 
@@ -248,9 +250,6 @@ def test_another_orchctl_is_told_which_one_to_run(tmp_path: Path) -> None:
     rig = rig_in(tmp_path)
     world = rig.world()
     rig.here = "/usr"
-    from orchctl.services import upgrade as service
-    from orchctl.services.upgrade_ports import Asked
-
     with pytest.raises(GateRefused, match="this orchctl is another one"):
         service.propose(world, Asked(None, (), None, None, None))
 
@@ -283,7 +282,9 @@ def journal(**words: object) -> Journal:
 
 
 def test_a_journal_is_read_as_it_was_written() -> None:
-    full = journal(archive="/b/a.tar.gz", counts={"flow_runs": 3}, begun=True, problem="x", interrupted=True)
+    full = journal(
+        archive="/b/a.tar.gz", counts={"flow_runs": 3}, revision="abc", begun=True, problem="x", interrupted=True
+    )
     assert Journal.from_json(full.to_json()) == full
     assert Journal.from_json(journal().to_json()) == journal()
 

@@ -176,6 +176,25 @@ def test_tables_that_were_not_touched_are_not_put_back(tmp_path: Path) -> None:
     assert databases_before(rig) == []
 
 
+IN_USE = ("session 7 of somebody (psql)",)
+
+
+def test_tables_that_somebody_has_kept_as_they_were_are_not_put_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, broken=broken("migrate"), kind="postgresql", used=IN_USE)
+    with pytest.raises(OrchctlError, match="all is put back as it was"):
+        rig.upgrade()
+    as_before(rig)
+    assert databases_before(rig) == []
+    assert any("session 7 of somebody (psql) has the database open" in each for each in rig.said)
+
+
+def test_tables_that_are_other_ones_are_not_left_because_somebody_has_them_open(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, broken=broken("rows"), kind="postgresql", used=IN_USE)
+    with pytest.raises(OrchctlError, match="and putting back as well") as caught:
+        rig.upgrade()
+    assert "session 7 of somebody (psql) has the database open" in caught.value.message
+
+
 def test_the_runs_that_a_restored_database_must_not_go_on_with_are_named(tmp_path: Path) -> None:
     rig = Rig(tmp_path, broken=broken("start"))
     rig.backups.runs.append(OpenRun("1", "owl", "RUNNING", START, by_schedule=True))

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from orchctl.adapters import environments, upgrade_hands
 from orchctl.adapters.upgrade_hands import SIGNALS, UpgradeHands
 from orchctl.cli import host_upgrade
 from orchctl.core.installation import Installation
-from orchctl.errors import StateBroken
+from orchctl.errors import Locked, OrchctlError, StateBroken
 
 HANDS = """
 import os, signal, sys
@@ -149,8 +150,49 @@ def test_a_record_in_another_user_s_folder_does_not_make_root_run_anything(tmp_p
 def test_the_tables_are_changed_by_nothing_that_lies_in_the_database_s_folder(tmp_path: Path) -> None:
     (tmp_path / "env").touch(0o600)
     place = environment(tmp_path / "venv", f'echo "$@" > "{tmp_path}/words"')
-    hands(installation("root", tmp_path), None).migrate(place)
+    hands(installation("root", tmp_path), None).migrate(place, print)
     assert (tmp_path / "words").read_text() == "-P -m prefect server database upgrade -y\n"
+
+
+def test_tables_that_do_not_come_to_be_changed_are_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "env").touch(0o600)
+    # As psql's session: only who is told to end, and not killed, ends what it has begun elsewhere.
+    begins = f"trap 'echo told > {tmp_path}/end; exit 130' INT\necho waiting for a lock\necho $$ > {tmp_path}/pid"
+    place = environment(tmp_path / "venv", f"{begins}\nwhile :; do sleep 0.1; done")
+    monkeypatch.setattr(upgrade_hands, "MIGRATION_PATIENCE_S", 1.0)
+    monkeypatch.setattr(environments, "TELL_EACH_S", 0.2)
+    said: list[str] = []
+    with pytest.raises(OrchctlError, match=r"took more than 1\.0s: waiting for a lock") as caught:
+        hands(installation("root", tmp_path), None).migrate(place, said.append)
+    assert "PostgreSQL" in str(caught.value.hint)
+    assert said
+    assert all(each.startswith("still changing the database's tables, after ") for each in said)
+    assert (tmp_path / "end").read_text() == "told\n"
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_what_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").touch(0o600)
+    place = environment(tmp_path / "venv", f"trap '' INT\necho $$ > {tmp_path}/pid\nwhile :; do sleep 0.1; done")
+    monkeypatch.setattr(upgrade_hands, "MIGRATION_PATIENCE_S", 1.0)
+    monkeypatch.setattr(environments, "END_PATIENCE_S", 0.5)
+    with pytest.raises(OrchctlError, match="it said nothing"):
+        hands(installation("root", tmp_path), None).migrate(place, print)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_a_trial_for_which_a_backup_has_to_be_waited_for_has_not_failed(tmp_path: Path) -> None:
+    place = environment(tmp_path / "venv", "echo at work >&2\nexit 11")
+    with pytest.raises(Locked, match="a backup is at work on this host, or the trial of one"):
+        hands(installation("root", tmp_path), None).try_archive(place, "/b/a.tar.gz")
+
+
+def test_what_an_archive_is_tried_with_is_told_that_it_is_on_trial(tmp_path: Path) -> None:
+    place = environment(tmp_path / "venv", f'echo "$@" $ORCHCTL_UPGRADE_TRIES > "{tmp_path}/words"')
+    hands(installation("root", tmp_path), None).try_archive(place, "/b/a.tar.gz")
+    assert (tmp_path / "words").read_text() == "-P -m orchctl host verify /b/a.tar.gz 1\n"
 
 
 def test_a_requirement_that_is_a_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from orchctl.core import watch
 from orchctl.core.deliveries import Answer
 from orchctl.core.doctor_facts import Backup
 from orchctl.core.handover_journal import Opened
 from orchctl.core.names import run_id
 from orchctl.core.slots import Owner
 from orchctl.core.snapshot import Snapshot
+from orchctl.core.watch_memory import Known
+from orchctl.errors import NotAllowed
 from orchctl.services import watch_checks, watchdog
+from orchctl.services.alert_delivery import Round
 from watching import ALERTS, NOW, Host
 
 MINUTE = timedelta(minutes=1)
@@ -157,9 +161,82 @@ def test_where_the_rule_gives_no_answer_the_slots_are_looked_at_later(host: Host
     host.rule.broken = "Prefect's rules failed"
     look = host.look(after=30 * MINUTE)
     assert look.unseen == {"missed": "Prefect's rules failed"}
+    assert [each.key for each in look.problems] == ["unseen:missed"]
     assert host.post.pings == 1
     host.rule.broken = None
     assert [each.key for each in host.look().problems] == ["missed:own"]
+
+
+def test_what_cannot_be_looked_at_is_told_after_a_while_and_so_is_its_end(host: Host) -> None:
+    settle(host)
+    host.look()
+    host.rule.broken = "Prefect's rules failed"
+    host.look(after=7 * timedelta(hours=1))
+    told = {number: host.told() for number in range(1, 14)}
+    assert {number: events for number, events in told.items() if events} == {10: ["missed_slots"]}
+    message = host.post.sent[-1].message
+    assert message.about == "the look at missed"
+    assert "it could not be looked at, so nobody knows: Prefect's rules failed" in str(message.reason)
+    assert host.look().problems[0].key == "unseen:missed"
+    assert watch.blind(host.store.memory()[0].troubles, host.now).keys() == {"missed"}
+    host.rule.broken = None
+    settle_until(host)
+    assert "recovered" in host.told()
+    assert watch.blind(host.store.memory()[0].troubles, host.now) == {}
+
+
+def settle_until(host: Host) -> None:
+    """Let every slot up to now have a run."""
+    settle(host, int((host.now - SLOT) / (5 * MINUTE)) + 2)
+
+
+def test_what_was_blind_for_a_moment_is_not_told(host: Host) -> None:
+    settle(host)
+    host.look()
+    for turn in range(30):
+        host.rule.broken = "busy" if turn % 4 else None
+        host.store.keep_slots(Known(host.now, host.now))
+        assert host.told() == []
+    assert host.post.sent == []
+
+
+def test_a_job_whose_slots_cannot_be_looked_at_hides_no_other_s(host: Host) -> None:
+    host.owns("moved")
+    host.look()
+    # What is missed before: it is neither over nor told again while nobody can look.
+    look = host.look(after=20 * MINUTE)
+    assert {each.key for each in look.problems} == {"missed:own", "missed:moved"}
+    read = host.claims.read
+
+    def broken(job: str, slot: datetime) -> object:
+        if job == "moved":
+            raise NotAllowed("its claims may not be read")
+        return read(job, slot)
+
+    host.claims.read = broken  # type: ignore[method-assign,assignment]
+    host.ran("own", host.now.replace(second=0, microsecond=0) - 5 * MINUTE, claim=False)
+    look = host.look(after=5 * MINUTE)
+    assert look.unseen == {"missed:moved": "its claims may not be read"}
+    assert {each.key for each in look.problems} == {"unseen:missed:moved"}
+    assert [(each.job, each.event, each.after_s) for each in look.problems] == [("moved", "missed_slots", 600)]
+    assert look.decided.over == ("missed:own",)
+    seen = host.store.memory()[0].slots["moved"]
+    host.claims.read = read  # type: ignore[method-assign]
+    look = host.look()
+    assert {each.key for each in look.problems} == {"missed:moved"}
+    assert host.store.memory()[0].slots["moved"].until > seen.until, "it goes on where it could not look"
+
+
+def test_an_owner_or_a_journal_that_may_not_be_read_is_told_and_stops_nothing(host: Host) -> None:
+    def refused(_job: str) -> None:
+        raise NotAllowed("it may not be read")
+
+    host.handovers.begin(Opened(run_id(NOW, "x"), "cutover", "moved", NOW, "cutover moved", Snapshot(), None, {}))
+    host.owners.read = refused  # type: ignore[method-assign,assignment]
+    host.handovers.open_of = refused  # type: ignore[method-assign,assignment]
+    look = host.look()
+    assert {each.key for each in look.problems} == {"owner:moved", "handover:moved"}
+    assert look.unseen == {}
 
 
 def test_an_unfinished_handover_counts_from_its_beginning(host: Host) -> None:
@@ -248,6 +325,28 @@ def test_while_a_message_waits_the_dead_man_is_not_pinged(host: Host) -> None:
     host.post.answers.clear()
     host.look(after=10 * MINUTE)
     assert host.post.pings == 1
+
+
+def test_while_an_alert_of_prefects_waits_or_cannot_be_sent_the_dead_man_is_not_pinged(host: Host) -> None:
+    settle(host)
+    host.others = Round(sent=1, waiting=2)
+    look = host.look()
+    assert (look.waiting, host.post.pings) == (2, 0)
+    assert look.notes == ("1 of Prefect's alerts that had to wait was delivered",)
+    host.others = Round(problems=("channel ops of catalog yours: it cannot be believed",))
+    look = host.look()
+    assert (look.waiting, host.post.pings) == (0, 0)
+    assert look.notes == (
+        "what waits for Prefect's alerts was not sent: channel ops of catalog yours: it cannot be believed",
+    )
+    host.others = Round()
+    host.look()
+    assert host.post.pings == 1
+
+
+def test_without_a_catalog_what_others_could_not_deliver_is_sent_too(host: Host) -> None:
+    host.catalog, host.others = None, Round(sent=3)
+    assert "3 of Prefect's alerts that had to wait were delivered" in host.look().notes
 
 
 def test_where_nothing_can_be_written_it_is_sent_all_the_same_and_says_so(host: Host) -> None:

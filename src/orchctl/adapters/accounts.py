@@ -5,7 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +55,14 @@ def account_of(user: str | None) -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
 
 
-def inherited(environment: Mapping[str, str], account: Account | None) -> dict[str, str]:
-    """Return what a command has of the worker's environment: nothing of Prefect's, nor of another user's session."""
-    kept = {key: value for key, value in environment.items() if not key.startswith("PREFECT_")}
+def inherited(
+    environment: Mapping[str, str], account: Account | None, *, hidden: Collection[str] = ()
+) -> dict[str, str]:
+    """Return what a command has of the worker's environment: nothing of Prefect's, nor of another user's session.
+
+    `hidden` are variables that are no business of a command.
+    """
+    kept = {key: value for key, value in environment.items() if not key.startswith("PREFECT_") and key not in hidden}
     if account is None:
         return kept
     # systemd sets these four for User=.

@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+import threading
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from orchctl.adapters import files
 from orchctl.adapters.state_folder import StateFolder
-from orchctl.core.alert_box import Box
+from orchctl.core.alert_box import Box, Told
 from orchctl.core.alerts_applied import AppliedAlerts
 from orchctl.core.names import is_name, parse_instant
 from orchctl.errors import StateBroken
@@ -32,6 +36,27 @@ class AlertBoxes:
         self._state_dir = state_dir
         self._alerts = StateFolder(state_dir, "alerts")
         self._applied = StateFolder(state_dir, "alerts/applied")
+
+    def catalogs(self) -> tuple[str, ...]:
+        """Return the names of the catalogs whose alerts are in force, sorted. Raises StateBroken."""
+        names = (file.removesuffix(".json") for file in self._applied.names() if file.endswith(".json"))
+        return tuple(name for name in names if is_name(name))
+
+    def variables(self) -> frozenset[str]:
+        """Return the variables of the environment that hold secrets of alerts: of all that is in force, and of the
+        `alerts.toml` that the watchdog read last. What cannot be believed says nothing. Raises nothing.
+        """
+        found = set[str]()
+        with contextlib.suppress(StateBroken):
+            for catalog in self.catalogs():
+                with contextlib.suppress(StateBroken):
+                    force = self.applied(catalog)
+                    found |= force.alerts.variables if force is not None else set()
+        with contextlib.suppress(*_UNBELIEVABLE):
+            tables = tomllib.loads((self._alerts.read("alerts.toml") or b"").decode())
+            for table in [*tables.get("channels", {}).values(), tables.get("watchdog", {})]:
+                found |= {str(value) for key, value in table.items() if key.endswith("_env")}
+        return frozenset(found)
 
     def applied(self, catalog: str) -> AppliedAlerts | None:
         """Return what is in force for a catalog, None where nothing is. Raises StateBroken."""
@@ -100,6 +125,71 @@ class AlertBoxes:
             yield wait or files.try_lock(descriptor, path)
         finally:
             os.close(descriptor)
+
+
+class UnwrittenBoxes:
+    """Boxes in the memory of this process, for what cannot be written to `disk`: what is told is none the less told
+    once, and without a storm. What waits in them is gone with the process.
+    """
+
+    def __init__(self, disk: AlertBoxes) -> None:
+        self._disk = disk
+        self._guard = threading.RLock()
+        self._boxes: dict[tuple[str, str], Box] = {}
+        self._newer: set[tuple[str, str]] = set()
+        self._senders = defaultdict[tuple[str, str], threading.Lock](threading.Lock)
+
+    def catalogs(self) -> tuple[str, ...]:
+        """Return what is in force; see `AlertBoxes`."""
+        return self._disk.catalogs()
+
+    def applied(self, catalog: str) -> AppliedAlerts | None:
+        """Return what is in force; see `AlertBoxes`."""
+        return self._disk.applied(catalog)
+
+    def watchdog_looked(self) -> datetime | None:
+        """Return when the watchdog looked last; see `AlertBoxes`."""
+        return self._disk.watchdog_looked()
+
+    def newer(self, catalog: str, channel: str) -> Mapping[str, Mapping[str, Told]] | None:
+        """Return the troubles of a channel where they are newer than those on the disk, else None."""
+        with self._guard:
+            return self._boxes[catalog, channel].troubles if (catalog, channel) in self._newer else None
+
+    def settled(self, catalog: str, channel: str) -> None:
+        """Take note that the troubles of a channel are on the disk."""
+        with self._guard:
+            self._newer.discard((catalog, channel))
+
+    def box(self, catalog: str, channel: str) -> Box:
+        """Return the box of a channel: its own messages, with the troubles that are known on the disk or here."""
+        with self._guard:
+            box = self._boxes.get((catalog, channel), Box())
+            if (catalog, channel) in self._newer:
+                return box
+            return replace(box, troubles=self._disk.box(catalog, channel).troubles)
+
+    def change(self, catalog: str, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T:
+        """Change the box of a channel; see `AlertBoxes`."""
+        with self._guard:
+            before = self.box(catalog, channel)
+            box, found = change(before)
+            self._boxes[catalog, channel] = box
+            if box.troubles != before.troubles:
+                self._newer.add((catalog, channel))
+            return found
+
+    @contextlib.contextmanager
+    def sending(self, catalog: str, channel: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the right to send through a channel; see `AlertBoxes`."""
+        with self._guard:
+            lock = self._senders[catalog, channel]
+        mine = lock.acquire(blocking=wait)
+        try:
+            yield mine
+        finally:
+            if mine:
+                lock.release()
 
 
 def _check(name: str, what: str) -> None:

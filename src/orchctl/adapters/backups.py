@@ -1,26 +1,32 @@
 """Archives on disk, what goes into one, and what is remembered of the newest: `state/host/backups.json`.
 
 An archive is made under another name, in a folder that only its user may look into, and appears whole. Names that
-begin with a dot are what a killed backup left; the next one removes them.
+begin with a dot are of a backup that is at work, or are what a killed one left; the next one tells by a lock, and
+removes the latter.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchctl.adapters import backup_archive, belief, files
+from orchctl.adapters.staging import KEPT_FOR, newest
 from orchctl.adapters.state_folder import StateFolder
+from orchctl.adapters.upgrades import Upgrades
 from orchctl.core import backup
-from orchctl.core.backup import Archive, Manifest, Member
+from orchctl.core.backup import Archive, Gathered, Manifest, Member
 from orchctl.core.doctor_facts import Backup
 from orchctl.core.installation import ENCRYPTION_KEY, Installation
 from orchctl.core.names import format_instant, parse_instant
@@ -30,6 +36,7 @@ _RECORD = "backups.json"
 RESTORE = "restore.json"
 """In `state/host`: there while a restore is going, or was interrupted."""
 _STAGING = ".orchctl-backup-"
+_LOCK, _CONTENT = "lock", "content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Last:
         if self.backup is None:
             return None
         verified = self.verified.at if self.verified is not None else None
-        return Backup(self.backup.created_at, self.backup.path, verified, self.problem)
+        return Backup(self.backup.created_at, self.backup.path, verified, self.problem, self.backup.size_bytes)
 
 
 def last(state_dir: Path) -> Last:
@@ -126,31 +133,38 @@ class Shelf:
 
     @contextmanager
     def staging(self, folder: Path) -> Iterator[Path]:
-        """Give an empty folder beside the archives; it is removed again, and so is what a killed backup left of one."""
+        """Give an empty folder beside the archives; it is removed again, and so is what a killed backup left of one.
+
+        Others may be at work in the folder: a backup of another state directory, or of another host.
+        """
         for left in folder.glob(f"{_STAGING}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        made = folder / f"{_STAGING}{os.getpid()}"
-        with _mapped(made):
-            made.mkdir(mode=0o700)
+            _remove_left(left)
+        made, descriptor = folder / f"{_mine()}{secrets.token_hex(8)}", None
         try:
-            yield made
+            with _mapped(made):
+                made.mkdir(mode=0o700)
+                descriptor = _locked(made / _LOCK)
+                (made / _CONTENT).mkdir(mode=0o700)
+            yield made / _CONTENT
         finally:
             shutil.rmtree(made, ignore_errors=True)
+            if descriptor is not None:
+                os.close(descriptor)
 
-    def gather(self, staging: Path) -> tuple[str, ...]:
-        """Copy what belongs in an archive besides the database. Returns what was left out, and why, in words."""
-        left_out: list[str] = []
+    def gather(self, staging: Path) -> Gathered:
+        """Copy what belongs in an archive besides the database."""
+        copies = _Copies(staging)
         with _mapped(staging):
             for part in ("database", *backup.PARTS, "host/units"):
                 (staging / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._gather_state(staging / "state", left_out)
+            self._gather_state(copies)
             for name in backup.CATALOG_FILES:
                 if (path := self._config_dir / name).exists():
-                    _take(path, staging / "catalog" / name, left_out, follow=True)
-            self._gather_host(staging, left_out)
-        return tuple(left_out)
+                    copies.take(path, f"catalog/{name}", follow=True)
+            self._gather_host(copies)
+        return Gathered(tuple(copies.paths), tuple(copies.left_out))
 
-    def _gather_state(self, target: Path, left_out: list[str]) -> None:
+    def _gather_state(self, copies: _Copies) -> None:
         if not self._state_dir.is_dir():
             return
         for folder, inner, names, descriptor in os.fwalk(self._state_dir, follow_symlinks=False):
@@ -158,29 +172,30 @@ class Shelf:
             below = "" if relative == "." else f"{relative}/"
             inner[:] = sorted(name for name in inner if backup.belongs(f"{below}{name}"))
             for name in [each for each in inner if not stat.S_ISDIR(_mode(each, descriptor))]:
-                left_out.append(f"{folder}/{name} is a symbolic link")
+                copies.left_out.append(f"{folder}/{name} is a symbolic link")
                 inner.remove(name)
-            (target / below).mkdir(mode=0o700, exist_ok=True)
+            (copies.root / "state" / below).mkdir(mode=0o700, exist_ok=True)
             for name in sorted(name for name in names if backup.belongs(f"{below}{name}")):
-                _take(Path(folder) / name, target / below / name, left_out, within=descriptor)
+                copies.take(Path(folder) / name, f"state/{below}{name}", within=descriptor)
 
-    def _gather_host(self, staging: Path, left_out: list[str]) -> None:
+    def _gather_host(self, copies: _Copies) -> None:
         installed = self._installation
         if installed is None:
             if self._encryption_key is not None:
-                line = f"{ENCRYPTION_KEY}={self._encryption_key}\n".encode()
-                files.write_atomic(staging / backup.SETTINGS, line, mode=0o600)
+                copies.write(f"{ENCRYPTION_KEY}={self._encryption_key}\n".encode(), backup.SETTINGS)
             return
-        (staging / backup.INSTALLATION).write_bytes(files.dump(installed.to_json()))
-        _take(Path(installed.settings), staging / backup.SETTINGS, left_out)
+        copies.write(files.dump(installed.to_json()), backup.INSTALLATION)
+        copies.take(Path(installed.settings), backup.SETTINGS)
         for unit in installed.units:
-            _take(Path(unit), staging / backup.UNITS / Path(unit).name, left_out)
+            copies.take(Path(unit), f"{backup.UNITS}{Path(unit).name}")
 
     @staticmethod
-    def members(staging: Path) -> tuple[Member, ...]:
-        """Return what was gathered, in the order of its paths, the database first: it is what takes longest."""
-        found = [str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()]
-        found.sort(key=lambda path: (not path.startswith("database/"), path))
+    def members(staging: Path, paths: Collection[str]) -> tuple[Member, ...]:
+        """Return what is at `paths`, in their order, the database first: it is what takes longest.
+
+        Raises OrchctlError where one of them is not there: an archive that lacks it must not come to be.
+        """
+        found = sorted(paths, key=lambda path: (not path.startswith("database/"), path))
         return backup_archive.members_of(staging, found)
 
     def put(self, folder: Path, manifest: Manifest, staging: Path) -> Archive:
@@ -214,6 +229,14 @@ class Shelf:
     def remove(archive: Archive) -> None:
         """Remove an archive. Repeatable."""
         files.remove(Path(archive.path))
+
+    def needed(self) -> str | None:
+        """Return the archive from which an unfinished upgrade is put back, None where none needs one.
+
+        Raises StateBroken where its journal cannot be believed.
+        """
+        journal = Upgrades(self._state_dir).read()
+        return None if journal is None else journal.archive
 
     def unfinished_restore(self) -> str | None:
         """Return the archive whose restore was interrupted, None where none was. Raises StateBroken."""
@@ -254,20 +277,73 @@ class Shelf:
         self._record.write(_RECORD, {"version": 1, **(before if isinstance(before, dict) else {}), key: noted})
 
 
-def _take(path: Path, target: Path, left_out: list[str], *, within: int | None = None, follow: bool = False) -> None:
-    """Copy a plain file; what is none, or gone, is left out. `within`: the folder it is in, as it was opened."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+def _mine() -> str:
+    """Return how names of folders begin in which backups of this host are made."""
+    return f"{_STAGING}{re.sub(r'[^A-Za-z0-9._]', '-', socket.gethostname())}-"
+
+
+def _locked(path: Path) -> int:
+    """Make a file that is locked from when it has its name, until the descriptor is closed or its process dies."""
+    new = path.with_name(f".{path.name}")
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        descriptor = os.open(path if within is None else path.name, flags, dir_fd=within)
-    except OSError as error:
-        left_out.append(f"{path}: {error.strerror}")
-        return
-    with open(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            left_out.append(f"{path} is not a plain file")
+        # Where a file system has no locks, nobody can take this one for free either.
+        with contextlib.suppress(NotAllowed):
+            files.try_lock(descriptor, path)
+        new.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_left(left: Path) -> None:
+    """Remove what a killed backup left, and not that of one that is at work. Raises nothing.
+
+    Whether another host's is at work its lock may not tell here; then a day without a change does.
+    """
+    with contextlib.suppress(OSError, OrchctlError):
+        ours, lock = re.fullmatch(r"[0-9a-f]{16}", left.name.removeprefix(_mine())), left / _LOCK
+        if not (ours and lock.exists()) and newest(left) + KEPT_FOR > datetime.now(UTC):
             return
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
-            shutil.copyfileobj(source, copy)
+        with contextlib.ExitStack() as held:
+            if lock.exists():
+                descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                held.callback(os.close, descriptor)
+                if not files.try_lock(descriptor, lock):
+                    return
+            shutil.rmtree(left, ignore_errors=True)
+
+
+class _Copies:
+    """What is copied below `root`: the `paths` of the copies, and what was `left_out`, in words."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.paths: list[str] = []
+        self.left_out: list[str] = []
+
+    def write(self, content: bytes, to: str) -> None:
+        """Write a file of our own."""
+        files.write_atomic(self.root / to, content, mode=0o600)
+        self.paths.append(to)
+
+    def take(self, path: Path, to: str, *, within: int | None = None, follow: bool = False) -> None:
+        """Copy a plain file; what is none, or gone, is left out. `within`: the folder it is in, as it was opened."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(path if within is None else path.name, flags, dir_fd=within)
+        except OSError as error:
+            self.left_out.append(f"{path}: {error.strerror}")
+            return
+        with open(descriptor, "rb") as source:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                self.left_out.append(f"{path} is not a plain file")
+                return
+            made = os.open(self.root / to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(made, "wb") as copy:
+                shutil.copyfileobj(source, copy)
+        self.paths.append(to)
 
 
 def _mode(name: str, folder: int) -> int:

@@ -58,7 +58,7 @@ class ConfirmTimer:
         timer, service, link = _paths(where, job)
         files.make_directory(where.config, mode=0o755)
         try:
-            content = self._service(job)
+            content = self.service(job)
         except ValueError as error:
             raise OrchctlError(f"the rollback of {job} cannot be armed: {error}") from error
         files.write_atomic(service, content.encode())
@@ -94,7 +94,8 @@ class ConfirmTimer:
             found.append(f"no right to write into {where.config}: use sudo")
         return (*found, *unit_links.ends_with_login(self._systemd, self._manager))
 
-    def _service(self, job: str) -> str:
+    def service(self, job: str) -> str:
+        """Return the text of the service, which everybody may read."""
         environment = [f"Environment={quoted(f'{key}={value}')}" for key, value in self._environment.items()]
         program, *words = self._command(job)
         lines = [

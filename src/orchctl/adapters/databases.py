@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchctl.adapters import files
+from orchctl.adapters.unpacking import room_for
 from orchctl.core.backup import COUNTED, Database, Held, Moved
 from orchctl.core.database_url import Kind, Sqlite
 from orchctl.errors import BackupBroken, NotAllowed, OrchctlError
@@ -60,11 +61,17 @@ class SqliteDatabase:
         return tuple(sorted(found))
 
     def load(self, dump: Path, label: str) -> str:
-        """Put a copy beside the database, under a label, in place of what is there; return its URL. Repeatable."""
+        """Put a copy beside the database, under a label, in place of what is there; return its URL. Repeatable.
+
+        Raises GateRefused where it comes from another file system and there is no room for it.
+        """
         self.drop(label)
         staged = self._staged(label)
         files.make_private(staged.parent)
         try:
+            status = os.stat(dump)
+            if status.st_dev != os.stat(staged.parent).st_dev:
+                room_for(staged.parent, status.st_size)
             shutil.move(dump, staged)
         except OSError as error:
             raise OrchctlError(f"cannot write {staged}: {error.strerror or error}") from error

@@ -89,13 +89,30 @@ class Deliveries:
                 found |= {name: read} if read is not None else {}
         return found
 
-    def note(self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int) -> str | None:
-        """Write how a channel answered; return why that failed. `waiting`: how many messages still wait for it."""
+    def note(
+        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int, dropped: int | None = None
+    ) -> str | None:
+        """Write how a channel answered; return why that failed.
+
+        `waiting`: how many messages still wait for it, in its box where `dropped` says how many that has given up;
+        `dropped` None: of the watchdog's. What the other of the two wrote down stays.
+        """
         folder, before = self._last(catalog), None
         with contextlib.suppress(StateBroken):
             before = _parsed(folder, f"{channel}.json", Delivery.from_json)
-        ok_at = at if answer.ok else before.ok_at if before is not None else None
-        delivery = Delivery(channel, at, answer.ok, answer.said, ok_at, waiting)
+        before = before or Delivery(channel, at, answer.ok, answer.said)
+        boxed = waiting if dropped is not None else before.boxed
+        letters = waiting if dropped is None else before.waiting - before.boxed
+        delivery = Delivery(
+            channel,
+            at,
+            answer.ok,
+            answer.said,
+            ok_at=at if answer.ok else before.ok_at,
+            waiting=boxed + letters,
+            boxed=boxed,
+            dropped=dropped if dropped is not None else before.dropped,
+        )
         try:
             folder.write(f"{channel}.json", delivery.to_json())
         except (OrchctlError, OSError) as error:

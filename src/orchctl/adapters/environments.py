@@ -15,8 +15,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,8 @@ _CONFIGURATION = "pyvenv.cfg"
 _MIGRATIONS = "prefect/server/database/_migrations/versions"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+TELL_EACH_S = 60.0
+END_PATIENCE_S = 15.0
 _TAIL = 12
 _VERB = 4
 _PIP = ("--progress-bar=off", "--no-input", "--disable-pip-version-check")
@@ -225,11 +228,19 @@ class Environments:
 
 
 def run(
-    argv: Sequence[str], variables: Mapping[str, str], *, account: Account | None, cwd: str = "/"
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    account: Account | None,
+    cwd: str = "/",
+    patience_s: float | None = None,
+    tell: Callable[[float], None] = lambda _: None,
 ) -> tuple[int, str]:
     """Run a program to its end, as a user (None: as we are), and return how it ended and what it said, masked.
 
-    It is no part of the terminal's group: Ctrl-C is ours to act on, and then ends it with all that it started.
+    It is no part of the terminal's group: Ctrl-C is ours to act on, and then ends it with all that it started. After
+    `patience_s` (None: never) that is done too, and TimeoutError raised with what it said. `tell` is called each
+    minute, with the seconds that it has taken.
     """
     identity = {} if account is None else account.identity
     home = {} if account is None else {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
@@ -249,12 +260,43 @@ def run(
         raise OrchctlError(f"{argv[0]} cannot be started: {error.strerror}") from error
     with process:
         try:
-            said, _ = process.communicate()
+            said = _said(process, patience_s, tell)
+        except TimeoutError as error:
+            raise TimeoutError(_masked(_ended(process), variables)) from error
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _ended(process)
             raise
-    return process.returncode, Masker.of(variables).mask(said.decode("utf-8", "replace"))
+    return process.returncode, _masked(said, variables)
+
+
+def _masked(said: bytes, variables: Mapping[str, str]) -> str:
+    return Masker.of(variables).mask(said.decode("utf-8", "replace"))
+
+
+def _said(process: subprocess.Popen[bytes], patience_s: float | None, tell: Callable[[float], None]) -> bytes:
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        left = TELL_EACH_S if patience_s is None else min(TELL_EACH_S, patience_s - waited)
+        if left <= 0:
+            raise TimeoutError
+        try:
+            return process.communicate(timeout=left)[0]
+        except subprocess.TimeoutExpired:
+            tell(time.monotonic() - began)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bytes:
+    """End a program with all that it started, and return what it said.
+
+    First as Ctrl-C would: one that is killed leaves its session in PostgreSQL, which goes on waiting, and then does it.
+    """
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=END_PATIENCE_S)[0]
+    return b""
 
 
 def tail(said: str) -> str:

@@ -6,12 +6,15 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchctl.adapters import files, host_facts, unit_links
+from orchctl.adapters import environments, files, host_facts, unit_links
+from orchctl.adapters.accounts import account_of
 from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders, acting_as
+from orchctl.core.host_settings import HOME
 from orchctl.core.host_units import is_ours
 from orchctl.core.installation import RECOVER_TIMER
 from orchctl.core.legacy import SYSTEM, Manager
@@ -22,6 +25,20 @@ _VERSION = re.compile(r"systemd (\d+)")
 _MANAGER_PATIENCE_S = 20.0
 _POLL_S = 0.25
 _STATE_DIRECTORY = "# state directory: "
+_CONNECT = """
+import asyncio, sys
+from prefect.server.database.dependencies import provide_database_interface
+from sqlalchemy import text
+async def connect():
+    engine = await provide_database_interface().engine()
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    await engine.dispose()
+try:
+    asyncio.run(asyncio.wait_for(connect(), 30))
+except Exception as error:
+    sys.exit(" ".join(str(error).split("[SQL")[0].split("(Background")[0].split()) or type(error).__name__)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +170,10 @@ class HostUnits:
             unit_links.lead([(Path(link.path), None) for link in where.links(name)])
 
     def start(self, name: str) -> None:
-        """Begin to start a unit. One that gave up is started too."""
+        """Begin to start a unit. One that gave up is started too; of a timer's service it is forgotten how it ended."""
         self.forget(name)
+        if name.endswith(".timer"):
+            self.forget(name.replace(".timer", ".service"))
         self._call("start", "--no-block", "--", name)
 
     def restart(self, name: str) -> None:
@@ -211,6 +230,20 @@ def may_keep(folder: str, user: str) -> bool:
     """Whether a user may write into a folder, or make it where it is missing."""
     with acting_as(host_facts.account(user)):
         return unit_links.may_write(Path(folder) / "x")
+
+
+def no_way_to_database(settings: Mapping[str, str], python: str, user: str) -> str | None:
+    """Return why a server with these settings would not reach its database, None where it does.
+
+    Tried with what the server will use: its Prefect, its user, its settings, and nothing of our environment.
+    """
+    account = host_facts.account(user)
+    # PREFECT_HOME: Prefect makes the folder where it is missing, and nothing is to be made yet.
+    place = {"PATH": os.defpath, "HOME": account.pw_dir, "USER": account.pw_name, HOME: "/"}
+    variables = {**settings, **place}
+    become = account_of(user) if os.geteuid() == 0 else None
+    status, said = environments.run([python, "-I", "-c", _CONNECT], variables, account=become)
+    return None if status == 0 else environments.tail(said).splitlines()[-1]
 
 
 def state_dir_of_system_units() -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from datetime import datetime
 from pathlib import Path
 
 from orchctl.adapters import env_files, files
 from orchctl.adapters.state_folder import StateFolder
+from orchctl.core.backup import stamp
 from orchctl.core.installation import Installation
 from orchctl.errors import NotAllowed, StateBroken
 
@@ -57,6 +59,31 @@ class Installed:
     def remove_settings(self) -> None:
         """Remove the file of settings. Repeatable."""
         self._folder.remove(_SETTINGS)
+
+    def keep_settings(self, at: datetime) -> str:
+        """Copy the file of settings beside it, for its owner alone, and return the copy's path. Repeatable.
+
+        `at` (UTC) is in its name; what is kept already is not kept again. Raises StateBroken where there is none.
+        """
+        content = self._folder.read(_SETTINGS)
+        if content is None:
+            raise StateBroken(f"there is no {self.settings_path}")
+        same = (name for name in self._kept() if self._folder.read(name) == content)
+        name, number = f"{_SETTINGS}.before-{stamp(at)}", 0
+        found = next(same, None)
+        while found is None:
+            taken = f"{name}.{number}" if number else name
+            found = taken if self._folder.create_bytes(taken, content) else None
+            number += 1
+        return str(self._folder.path(found))
+
+    def kept_settings(self) -> str | None:
+        """Return where the newest settings are that were kept, None where none were."""
+        names = self._kept()
+        return str(self._folder.path(names[-1])) if names else None
+
+    def _kept(self) -> list[str]:
+        return [name for name in self._folder.names() if name.startswith(f"{_SETTINGS}.before-")]
 
     @staticmethod
     def make_home(path: str) -> None:

@@ -18,17 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchctl.adapters import files, host_facts
+from orchctl.adapters import accounts, doctor_sockets, files, host_facts
 from orchctl.core import host_settings
 from orchctl.core.host_settings import LOOPBACK
 from orchctl.core.installation import API_URL, DATABASE, DATABASES
-from orchctl.errors import GateRefused, OrchctlError
+from orchctl.errors import GateRefused, NotAllowed, OrchctlError
 
 SERVER = "server"
 _WORKER = "worker-"
 _POLL_S = 0.05
 _FOLLOW_S = 0.5
 _REAP_S = 5.0
+_LOG_BYTES = 10 * 2**20
+"""A log that is larger when its process starts makes room for a new one."""
+_REACHED = frozenset({LOOPBACK, "0.0.0.0", "::"})  # noqa: S104 (not listened on, but told apart)
 # A process that is started in the background of a script inherits "ignore SIGINT", and a worker passes SIGTERM on to
 # itself as SIGINT: it could not be stopped. What must not be interrupted itself ignores SIGTERM too.
 _WITH_SIGNALS = (
@@ -114,6 +117,7 @@ class LocalStack:
         inherited = {key: value for key, value in self._environment.items() if key not in left_out}
         environment = {**inherited, host_settings.HOME: str(self._home()), **settings}
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._rotate(name)
         with os.fdopen(os.open(self.log_path(name), flags, 0o600), "ab") as log:
             try:
                 # cwd: Prefect looks for a prefect.toml and a .env where it starts.
@@ -135,6 +139,13 @@ class LocalStack:
         place = {"hostname": socket.gethostname(), "boot_id": host_facts.boot_id()}
         record = {"pid": process.pid, "pid_started": started, **place, **facts}
         files.write_atomic(self._record(name), files.dump(record), mode=0o600)
+
+    def _rotate(self, name: str) -> None:
+        """Give a log that has become large another name, in place of the one that had it before."""
+        path = self.log_path(name)
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(path).st_size > _LOG_BYTES:
+                path.replace(path.with_name(f"{path.name}.1"))
 
     def stop(self, name: str, *, patience_s: float) -> bool:
         """Stop a process: SIGTERM, after `patience_s` seconds SIGKILL to its whole session. Repeatable.
@@ -197,6 +208,11 @@ class LocalStack:
         record = files.read_json(self._record(SERVER), trust=self._trust)
         return record.get("api_url") if isinstance(record, dict) else None
 
+    def port_is_anothers(self) -> bool:
+        """Whether it is seen that another program than the server of this stack listens where it should."""
+        url = self.api_url()
+        return url is not None and another_listens(host_settings.port_of(url), self.pid(SERVER))
+
     def log_path(self, name: str) -> Path:
         """Return where a process's output goes."""
         return self._directory / f"{name}.log"
@@ -235,11 +251,36 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on a port of 127.0.0.1."""
+    """Whether a server could listen on a port of 127.0.0.1. Raises NotAllowed where we may not."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
+        except PermissionError as error:
+            raise NotAllowed(f"port {port} is root's to listen on", hint="name one from 1024 on with --port") from error
         except OSError:
             return False
+        return True
+
+
+def another_listens(port: int | None, pid: int | None) -> bool:
+    """Whether it is seen that a port of 127.0.0.1 is not listened on by the server with this pid (None: it has none).
+
+    False where nobody says: which sockets a process has is seen of one's own processes only, of others whose they are.
+    """
+    if port is None:
+        return False
+    try:
+        found = [each for each in doctor_sockets.listeners(port) if each.address in _REACHED]
+        owner = accounts.user_name(os.stat(f"/proc/{pid}").st_uid) if pid is not None else None
+    except (OrchctlError, OSError):
+        return False
+    return bool(found) and not any(each.owner == owner if each.pid is None else _leads(pid, each.pid) for each in found)
+
+
+def _leads(pid: int | None, other: int) -> bool:
+    """Whether a process leads the session of another: what systemd, or we, started, and its children."""
+    try:
+        return os.getsid(other) == pid
+    except OSError:
         return True

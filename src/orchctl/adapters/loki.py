@@ -10,7 +10,7 @@ import gzip
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from orchctl.adapters import alert_secrets
@@ -43,7 +43,7 @@ _SAID = 200
 class Loki:
     """The lines of one run on their way to Loki, from a thread of their own that begins with the first.
 
-    `labels` are those of every stream beside the catalog's own.
+    `labels` are those of every stream beside the catalog's own. `trust` are users (uids) whose files count as ours.
     """
 
     def __init__(
@@ -52,10 +52,11 @@ class Loki:
         labels: Mapping[str, str],
         environment: Mapping[str, str],
         *,
+        trust: Collection[int] = (),
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._table, self._labels = table, {**table.labels, **labels}
-        self._environment, self._clock = environment, clock
+        self._environment, self._trust, self._clock = environment, trust, clock
         self._changed = threading.Condition()
         self._waiting: deque[Line] = deque()
         self._mask = Masker(()).mask
@@ -117,7 +118,8 @@ class Loki:
         table = self._table
         text = table.url
         if text is None:
-            text = alert_secrets.read(Secret(env=table.url_env, file=table.url_file), self._environment)
+            secret = Secret(env=table.url_env, file=table.url_file)
+            text = alert_secrets.read(secret, self._environment, trust=self._trust)
         try:
             address = loki.address_of(text)
         except ValueError as error:

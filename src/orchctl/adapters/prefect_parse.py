@@ -133,6 +133,7 @@ def run(data: Any) -> RemoteRun:
         parameters=_mapping(data.get("parameters") or {}),
         state_since=_instant_or_none(state.get("timestamp")),
         worker=_text_or_none(_mapping(data.get("labels") or {}).get("prefect.worker.name")),
+        flow_id=_text_or_none(data.get("flow_id")),
     )
 
 

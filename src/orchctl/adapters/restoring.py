@@ -16,7 +16,7 @@ from pathlib import Path
 from orchctl.adapters import backup_archive, files, toml_files
 from orchctl.adapters.backups import RESTORE
 from orchctl.adapters.state_folder import StateFolder
-from orchctl.adapters.unpacking import claims_below
+from orchctl.adapters.unpacking import claims_below, room_for
 from orchctl.core import backup
 from orchctl.core.backup import Archive, Manifest, Moved, Part
 from orchctl.core.names import format_instant
@@ -37,8 +37,11 @@ class Place:
     def begin(self, archive: Archive, parts: Sequence[Part], at: datetime) -> str:
         """Write down what is going to be restored; return the end of the names of what is moved aside.
 
-        Where a restore was interrupted, that is its own.
+        Where a restore was interrupted, that is its own. Raises GateRefused, before anything is written, where there is
+        no room for the state.
         """
+        if "state" in parts:
+            room_for(self._state_dir, sum(member.size_bytes for member in archive.manifest.part("state")))
         found = self._journal.read_json(RESTORE)
         before = found.get("before") if isinstance(found, dict) else None
         if not isinstance(before, str) or not before.startswith("before-") or "/" in before:

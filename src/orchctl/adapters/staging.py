@@ -132,11 +132,11 @@ def _sweep_beside(parent: Path, now: datetime) -> None:
 def _is_left(data: dict[str, Any], path: Path, now: datetime) -> bool:
     place, before = _place(data), now - KEPT_FOR
     if host_facts.is_elsewhere(place):
-        return parse_instant(data["until"]) <= before and _newest(path) <= before
+        return parse_instant(data["until"]) <= before and newest(path) <= before
     return parse_instant(data["since"]) <= before and host_facts.is_gone(place)
 
 
-def _newest(path: Path) -> datetime:
+def newest(path: Path) -> datetime:
     """Return when something in a folder was last written, or it was made; long ago where there is none."""
     if not os.path.lexists(path):
         return datetime.min.replace(tzinfo=UTC)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchctl.adapters import host_facts
 from orchctl.adapters.host_units import HostUnits
-from orchctl.core import host_units
-from orchctl.core.installation import RECOVER_TIMER, SERVER_UNIT, Installation
+from orchctl.adapters.journald import Journald
+from orchctl.adapters.local_stack import another_listens
+from orchctl.core import host_settings, host_units
+from orchctl.core.installation import RECOVER_TIMER, RECOVER_UNIT, SERVER_UNIT, Installation
+from orchctl.errors import NotAllowed, OrchctlError, SystemdUnavailable
 
 SERVER = "server"
 RECOVER = "recover"
@@ -80,24 +84,44 @@ class UnitStack:
         """Return the address of the server, None where this host has only workers."""
         return self._its.api_url if self._its.server else None
 
+    def port_is_anothers(self) -> bool:
+        """Whether it is seen that another program than this host's server listens where it should."""
+        return self._its.server and another_listens(host_settings.port_of(self._its.api_url), self.pid(SERVER))
+
+    def failure(self) -> str | None:
+        """Return how the last look for lost runs failed, in systemd's word; None where it did not."""
+        result = self._units.state(RECOVER_UNIT).result
+        return result if result not in {"", "success"} else None
+
     def log_path(self, name: str) -> str:
         """Return the command that shows what a part said."""
         scope = "--user --user-unit" if self._its.scope == "user" else "--unit"
         return f"journalctl {scope} {self.unit(name)}"
 
     def log_tail(self, name: str) -> str:
-        """Return the last lines of what a part said."""
-        lines = list(self.logs([name], last=8, follow=False, plain=True))
+        """Return the last lines of what a part said; nothing where they may not be read."""
+        lines = list[bytes]()
+        with contextlib.suppress(OrchctlError):
+            lines += self.logs([name], last=8, follow=False, plain=True)
         return b"".join(lines).decode("utf-8", "replace").rstrip("\n")
 
     def logs(self, names: Sequence[str], *, last: int, follow: bool, plain: bool = False) -> Iterator[bytes]:
         """Yield the last lines of what parts said, `follow`: and those that come, until it is closed.
 
-        `plain`: without the time and the unit of each.
+        `plain`: without the time and the unit of each. Raises NotAllowed where this user may see none of them,
+        SystemdUnavailable where there is no journal.
         """
-        words = ["--output=cat"] if plain else ["--output=short-iso"]
+        words, matches = ["--output=cat"] if plain else ["--output=short-iso"], self._matches(names)
         words += [f"--lines={last}", *(["--follow"] if follow else [])]
-        yield from _journal([*self._matches(names), *words], self._environment)
+        if not self._shows(matches):
+            # journalctl shows nothing where it may show nothing, and says why only where it is asked for all.
+            Journald(self._environment).first(self._its.manager)
+        yield from _journal([*matches, *words], self._environment)
+
+    def _shows(self, matches: Sequence[str]) -> bool:
+        with contextlib.suppress(OrchctlError):
+            return any(True for _ in _journal([*matches, "--output=cat", "--lines=1"], self._environment))
+        return False
 
     def _matches(self, names: Sequence[str]) -> list[str]:
         field = "--user-unit" if self._its.scope == "user" else "--unit"
@@ -105,19 +129,31 @@ class UnitStack:
 
 
 def _journal(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[bytes]:
-    process = subprocess.Popen(
-        ["journalctl", "--quiet", "--no-pager", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**environment, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
-    )
-    with process:
+    # Its complaints in a file: a pipe that nobody reads would fill.
+    with tempfile.TemporaryFile() as complaints:
         try:
-            yield from process.stdout or ()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process = subprocess.Popen(
+                ["journalctl", "--quiet", "--no-pager", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                env={**environment, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
+            )
+        except FileNotFoundError as error:
+            raise SystemdUnavailable("journalctl is not installed: this host has no journal", absent=True) from error
+        except PermissionError as error:
+            raise NotAllowed(f"journalctl may not be run: {error.strerror}") from error
+        with process:
+            try:
+                yield from process.stdout or ()
+                failed = process.wait() != 0
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        complaints.seek(0)
+        said = complaints.read().decode("utf-8", "replace").strip()
+        if failed and said:
+            raise OrchctlError(f"`journalctl` failed: {said.splitlines()[0]}")
 
 
 def guards_alone(state_dir: str) -> int:

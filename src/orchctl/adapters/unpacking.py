@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchctl.adapters import backup_archive, files
+from orchctl.adapters import backup_archive, doctor_facts, files
 from orchctl.core import backup, env_file
 from orchctl.core.backup import Archive, Member
 from orchctl.core.installation import ENCRYPTION_KEYS
-from orchctl.errors import BackupBroken
+from orchctl.errors import BackupBroken, GateRefused, OrchctlError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,15 @@ class Unpacked:
 
 @contextmanager
 def unpacked(path: Path, scratch: Path, *, trust: Collection[int] = ()) -> Iterator[Unpacked]:
-    """Unpack an archive into a new folder, which is removed at the end. Raises BackupBroken, OrchctlError."""
+    """Unpack an archive into a new folder, which is removed at the end.
+
+    Raises BackupBroken, OrchctlError; GateRefused where there is no room for it.
+    """
     shutil.rmtree(scratch, ignore_errors=True)
     files.make_private(scratch)
     try:
         with backup_archive.opened(path, trust=trust) as archive:
+            room_for(scratch, archive.manifest.size_bytes)
             archive.read(lambda member: _place(scratch, member))
             manifest = archive.manifest
         yield Unpacked(Archive(str(path), path.stat().st_size, manifest), scratch)
@@ -60,13 +64,27 @@ def unpacked(path: Path, scratch: Path, *, trust: Collection[int] = ()) -> Itera
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def room_for(path: Path, size_bytes: int) -> None:
+    """Raise GateRefused where less than this is free where `path` is, or would be. Raises OrchctlError.
+
+    To write half of it, and leave no room at all, is worse for all who write there.
+    """
+    free = doctor_facts.disk(str(path)).free
+    if free < size_bytes:
+        raise GateRefused(
+            f"{size_bytes / 1e6:.1f} MB are needed where {path} is, and {free / 1e6:.1f} MB are free", hint="make room"
+        )
+
+
 def _place(scratch: Path, member: Member) -> Path:
     """Return where a member goes. Its path was checked: it leads nowhere else, and all folders on the way are ours."""
     path = scratch / member.path
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise BackupBroken(f"{member.path!r:.80} cannot be a file and a folder: {error.strerror}") from error
+    except OSError as error:
+        raise OrchctlError(f"cannot make {path.parent}: {error.strerror or error}") from error
     return path
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,14 +16,16 @@ from orchctl.adapters.accounts import Account, account_of, uid_of, user_name
 from orchctl.adapters.host_units import HostUnits
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.systemd import Systemd
-from orchctl.core import upgrade
+from orchctl.core import backup, upgrade
+from orchctl.core.durations import human
 from orchctl.core.installation import Installation
-from orchctl.errors import OrchctlError, StateBroken
+from orchctl.errors import ExitCode, Locked, OrchctlError, StateBroken
 
 HOPPED = "ORCHCTL_UPGRADE_GOES_ON_IN"
 """The environment's variable that says where the process before this one wanted to go on."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those by which somebody ends a command: Ctrl-C, a polite kill, a lost terminal."""
+MIGRATION_PATIENCE_S = 3600.0
 _STOP_S = 120.0
 _POLL_S = 0.25
 
@@ -73,18 +75,42 @@ class UpgradeHands:
             time.sleep(_POLL_S)
 
     def try_archive(self, environment: str, archive: str) -> None:
-        """Restore an archive on trial with the packages of an environment. Raises OrchctlError with what it said."""
+        """Restore an archive on trial with the packages of an environment. Raises OrchctlError with what it said.
+
+        What does not hold then is not remembered as a fault of the archive. Raises Locked, before anything was tried,
+        while a backup is at work, or the trial of one.
+        """
         argv = upgrade.command(environment, *self._options, "host", "verify", archive)
-        status, said = environments.run(argv, self._variables, account=None)
+        status, said = environments.run(argv, {**self._variables, backup.TRIAL: "1"}, account=None)
+        if status == ExitCode.LOCKED:
+            raise Locked("a backup is at work on this host, or the trial of one", hint="wait until it has ended")
         if status != 0:
             raise OrchctlError(f"what was installed does not open the database's copy: {environments.tail(said)}")
 
-    def migrate(self, environment: str) -> None:
-        """Change the database's tables to those that an environment's Prefect needs. Repeatable."""
+    def migrate(self, environment: str, say: Callable[[str], None]) -> None:
+        """Change the database's tables to those that an environment's Prefect needs. Repeatable.
+
+        Says each minute that it goes on. Raises OrchctlError where it fails, or takes longer than an hour: PostgreSQL
+        lets it wait for ever for tables that somebody else has open.
+        """
         kept = {key: value for key, value in self._variables.items() if key in {"PATH", "HOME", "LANG", "TZ"}}
         argv = [upgrade.python_of(environment), "-P", "-m", "prefect", "server", "database", "upgrade", "-y"]
         settings = {**kept, **Installed.settings(self._its)}
-        status, said = environments.run(argv, settings, account=self._account, cwd=self._its.home)
+        try:
+            status, said = environments.run(
+                argv,
+                settings,
+                account=self._account,
+                cwd=self._its.home,
+                patience_s=MIGRATION_PATIENCE_S,
+                tell=lambda waited: say(f"still changing the database's tables, after {human(waited)}"),
+            )
+        except TimeoutError as error:
+            took = f"took more than {human(MIGRATION_PATIENCE_S)}"
+            raise OrchctlError(
+                f"changing the database's tables {took}: {environments.tail(str(error))}",
+                hint="in PostgreSQL, whoever has a transaction open may keep them from being changed",
+            ) from error
         if status != 0:
             raise OrchctlError(f"the database's tables could not be changed: {environments.tail(said)}")
 

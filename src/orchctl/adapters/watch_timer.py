@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
-from orchctl.adapters import files, unit_links
+from orchctl.adapters import accounts, belief, files, unit_links
 from orchctl.adapters.systemd import Systemd
 from orchctl.adapters.unit_links import Folders
-from orchctl.core import watch_unit
+from orchctl.core import unit_text, watch_unit
+from orchctl.core.legacy import SYSTEM
+from orchctl.core.unit_text import quoted
 from orchctl.core.watch_unit import SERVICE, TIMER, TimerState, Watch
-from orchctl.errors import OrchctlError
+from orchctl.errors import OrchctlError, UsageError
 
 
 class WatchTimer:
@@ -71,6 +76,50 @@ class WatchTimer:
     def obstacles(self) -> tuple[str, ...]:
         """Say why it might not fire."""
         return unit_links.ends_with_login(self._systemd, self.manager)
+
+    def env_files(self, state_dir: str) -> tuple[str, ...]:
+        """Return the files of variables that the watchdog of a state directory reads, root's or ours, in its order.
+
+        None where it is not there, or not known.
+        """
+        # Of one manager there is one, but it may be another state directory's.
+        ours = f"{quoted('--state-dir')} {quoted(state_dir)} "
+        found: list[str] = []
+        for manager in dict.fromkeys((SYSTEM, self.manager)):
+            try:
+                text = (unit_links.folders(self._systemd, manager).config / SERVICE).read_text(encoding="utf-8")
+            except (OrchctlError, OSError, ValueError):
+                continue
+            files_of = [each.value for each in unit_text.settings(text) if each.key == "EnvironmentFile"]
+            found += [each.removeprefix("-").replace("%%", "%") for each in files_of if ours in text]
+        return tuple(dict.fromkeys(found))
+
+    def check_env_file(self, path: str, user: str | None) -> None:
+        """See that a file of variables is there, and only for root and for who runs the unit: `user`, None: we.
+
+        It says what the unit's program loads, and holds secrets. Raises UsageError.
+        """
+        own = os.geteuid() if user is None else accounts.uid_of(user)
+        believed = {0} if own is None else {0, own}
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"--env-file: {path} is no file")
+            doubts = belief.doubts(Path(path), status, trust=believed)
+        except FileNotFoundError as error:
+            raise UsageError(f"--env-file: there is no file {path}") from error
+        except OSError as error:
+            raise UsageError(f"--env-file: {path} cannot be looked at: {error.strerror}") from error
+        if doubts:
+            said, mend = belief.told(doubts)
+            raise UsageError(f"--env-file: somebody else could have written {path}: {said}", hint=mend)
+        if status.st_uid not in believed:
+            whose, wanted = accounts.user_name(status.st_uid), user or pwd.getpwuid(os.geteuid()).pw_name
+            hint = f"chown {wanted} {quote(path)}"
+            raise UsageError(f"--env-file: {path} belongs to {whose}, and the unit runs as {wanted}", hint=hint)
+        if status.st_mode & 0o077:
+            said = f"--env-file: {path} may be read by others ({stat.S_IMODE(status.st_mode):04o})"
+            raise UsageError(said, hint=f"chmod 600 {quote(path)}; think of what is in it as known")
 
     @staticmethod
     def _paths(where: Folders) -> Iterator[Path]:

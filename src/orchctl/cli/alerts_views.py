@@ -105,6 +105,7 @@ def _change(change: Change) -> dict[str, Any]:
 
 def _last(each: ListedChannel, zone: str) -> tuple[str, str]:
     waiting = f", {len(each.box.waiting)} waiting" if each.box.waiting else ""
+    waiting += f", {each.box.dropped} given up" if each.box.dropped else ""
     if each.last is None:
         return "-", f"never used{waiting}"
     from zoneinfo import ZoneInfo

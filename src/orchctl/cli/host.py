@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from orchctl.wiring import App
 
 if TYPE_CHECKING:
     from orchctl.core.installation import Installation
+    from orchctl.services.host_install_plan import Plan
     from orchctl.services.host_install_ports import Asked, Host
     from orchctl.services.stack import Status
 
@@ -42,11 +45,20 @@ def up(
     app: App = ctx.obj
     try:
         with app.exclusive("host up"):
+            _no_half_restore(app)
             status = _up_installed(app) if app.installation is not None else _up_in_background(app, port)
     except KeyboardInterrupt as interruption:
         hint = "`orchctl host up` goes on with it, `orchctl host status` shows it, `orchctl host down` stops it"
         raise Interrupted("interrupted; what was started is left running", hint=hint) from interruption
     run_views.stack(status, app.settings, command="host up")
+
+
+def _no_half_restore(app: App) -> None:
+    """Raise GateRefused where a restore was interrupted: what it left is not to be run."""
+    from orchctl.services import backup
+    from orchctl.wiring.backup import unfinished_restore
+
+    backup.no_half_restore(unfinished_restore(app))
 
 
 def _up_installed(app: App) -> Status:
@@ -95,14 +107,17 @@ def status(ctx: typer.Context) -> None:
     from orchctl.services import host_install, stack
     from orchctl.wiring import host as wiring
     from orchctl.wiring import upgrade
+    from orchctl.wiring.backup import unfinished_restore
 
     app: App = ctx.obj
     its = app.installation
-    host = app.stack if its is None else wiring.unit_stack(app, its)
+    units = wiring.unit_stack(app, its) if its is not None else None
     pools = app.pools if its is None else tuple(its.pools)
-    found = stack.status(host, lambda url: app.connect(url, attempts=1), app.api_url, pools)
-    found = found if its is None else host_install.parts(found, host)
+    found = stack.status(units or app.stack, lambda url: app.connect(url, attempts=1), app.api_url, pools)
+    found = found if units is None else host_install.parts(found, units)
     run_views.stack(found, app.settings, command="host status")
+    if (archive := unfinished_restore(app)) is not None:
+        render.note(f"a restore of {archive} was interrupted: `orchctl host restore {archive}` goes on with it")
     if (unfinished := upgrade.unfinished(app)) is not None:
         render.note(f"{unfinished}: `orchctl host upgrade` finishes it, or puts it back")
     if not found.ok:
@@ -126,6 +141,7 @@ def restart(
             raise GateRefused(
                 "nothing is installed here", hint="for a server in the background: orchctl host down, then up"
             )
+        _no_half_restore(app)
         host = wiring.host(app, its.manager)
         found = host_install.restart(host, its, part, wiring.clock(app), render.note)
     run_views.stack(host_install.parts(found, host.stack(its)), app.settings, command="host restart")
@@ -198,7 +214,7 @@ def install(  # noqa: PLR0917 (options, by name)
     Shows each file before it is changed. Repeatable: a second time changes nothing, and a changed option restarts only
     what it concerns. Afterwards orchctl finds server and credentials by itself.
     """
-    from orchctl.services import host_install
+    from orchctl.services import host_install_plan
     from orchctl.wiring import host as wiring
     from orchctl.wiring.acting import acting
 
@@ -208,7 +224,8 @@ def install(  # noqa: PLR0917 (options, by name)
     asked = wiring.asked(app, words)
     host = wiring.host(app, wiring.manager_of(asked))
     if dry_run:
-        planned = host_install.plan(host, asked)
+        planned = host_install_plan.plan(host, asked)
+        host_install_plan.reachable(host, planned)
         host_views.planned(planned, app.settings)
         raise typer.Exit(ExitCode.DONE if planned.is_empty else ExitCode.CHANGES)
     _install(app, host, asked, yes=yes)
@@ -218,19 +235,32 @@ def _install(app: App, host: Host, asked: Asked, *, yes: bool) -> None:
     from orchctl.services import host_install
     from orchctl.wiring import host as wiring
 
+    def ask(planned: Plan) -> None:
+        host_views.before(planned)
+        render.confirm("Do this?", yes=yes)
+
     try:
-        with app.exclusive("host install"):
-            planned = host_install.plan(host, asked)
-            if planned.is_empty:
-                host_views.planned(planned, app.settings)
-                return
-            host_views.before(planned)
-            render.confirm("Do this?", yes=yes)
-            found = host_install.apply(host, planned, wiring.clock(app), render.note)
+        planned, found = host_install.install(
+            host, asked, ask=ask, alone=lambda: _alone_and_whole(app), clock=wiring.clock(app), say=render.note
+        )
     except KeyboardInterrupt as interruption:
         hint = "`orchctl host install` goes on with it, `orchctl host uninstall` takes it back"
         raise Interrupted("interrupted; what was done stays", hint=hint) from interruption
-    host_views.installed(planned, host_install.parts(found, host.stack(planned.after)), app.settings)
+    if found is None:
+        host_views.planned(planned, app.settings)
+    else:
+        host_views.installed(planned, host_install.parts(found, host.stack(planned.after)), app.settings)
+
+
+@contextmanager
+def _alone_and_whole(app: App) -> Iterator[None]:
+    """Hold the lock of the host. Raises GateRefused where a restore or an upgrade is unfinished."""
+    from orchctl.wiring import upgrade
+
+    with app.exclusive("host install"):
+        _no_half_restore(app)
+        upgrade.none_unfinished(app)
+        yield
 
 
 @group.command()
@@ -239,17 +269,20 @@ def uninstall(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Stop what `host install` installed, and take back all that it added. The database stays."""
-    from orchctl.services import host_install
+    from orchctl.services import host_uninstall
     from orchctl.wiring import host as wiring
+    from orchctl.wiring import upgrade
 
     app: App = ctx.obj
+    upgrade.none_unfinished(app)
     its = app.installation
     if its is not None:
         _say_what_goes(its)
         render.confirm("Take it back?", yes=yes)
     with app.exclusive("host uninstall"):
+        upgrade.none_unfinished(app)
         host = wiring.host(app, wiring.manager_or_own(its))
-        done = host_install.uninstall(host, wiring.clock(app), render.note)
+        done = host_uninstall.uninstall(host, wiring.clock(app), render.note)
     host_views.uninstalled(done, app.settings)
 
 

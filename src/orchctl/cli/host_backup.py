@@ -56,12 +56,14 @@ def verify(ctx: typer.Context, archive: Annotated[Path | None, ARCHIVE] = None) 
     Without ARCHIVE the newest. Nothing of this host is touched, and the server on trial schedules nothing.
     """
     from orchctl import wiring
+    from orchctl.core import backup as rules
     from orchctl.services import restore as service
     from orchctl.wiring import backup as parts
 
     app: App = ctx.obj
     environment = wiring.environment()
-    found = service.verify(parts.world(app, environment, _say(app)), parts.desk(app, environment), _resolved(archive))
+    world, desk = parts.world(app, environment, _say(app)), parts.desk(app, environment)
+    found = service.verify(world, desk, _resolved(archive), foreign=rules.TRIAL in environment)
     views.verified(found, app.settings)
 
 

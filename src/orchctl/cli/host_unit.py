@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchctl.cli import render
+from orchctl.errors import OrchctlError, PartialFailure, PrefectUnreachable
 from orchctl.wiring import App
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def ready(ctx: typer.Context) -> None:
     """Wait until the server of this unit answers: what comes after it is started then."""
     from orchctl.wiring import host
 
-    host.wait_for_server(ctx.obj, patience_s=_SERVER_S, still=host.main_process_lives)
+    app: App = ctx.obj
+    host.wait_for_server(
+        app, patience_s=_SERVER_S, still=host.main_process_lives, ours=lambda: host.main_process_answers(app)
+    )
 
 
 @group.command("before-worker")
@@ -56,12 +60,27 @@ def after_worker(ctx: typer.Context) -> None:
 
 @group.command()
 def recover(ctx: typer.Context) -> None:
-    """Put back the runs that workers of this host lost while they went on, as when the server was away."""
+    """Put back the runs that workers of this host lost while they went on, as when the server was away.
+
+    A pool that cannot be asked keeps none of the others waiting. Exit code 13 where no server answers.
+    """
+    from orchctl.services import backup
     from orchctl.wiring import host
+    from orchctl.wiring.backup import unfinished_restore
 
     app: App = ctx.obj
-    for pool in host.installed(app).pools:
-        _said(host.put_back(app, pool, stopped=False, attempts=1))
+    backup.no_half_restore(unfinished_restore(app))
+    failed = list[str]()
+    pools = host.installed(app).pools
+    for pool in pools:
+        try:
+            _said(host.put_back(app, pool, stopped=False, attempts=1))
+        except PrefectUnreachable:
+            raise
+        except OrchctlError as error:
+            failed.append(f"pool {pool}: {error.message}")
+    if failed:
+        raise PartialFailure("; ".join(failed)) if len(failed) < len(pools) else OrchctlError("; ".join(failed))
 
 
 def _said(found: Iterable[Stray]) -> None:

@@ -9,7 +9,8 @@ from orchctl.cli import render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchctl.services.host_install import Plan, Uninstalled
+    from orchctl.services.host_install_plan import Plan
+    from orchctl.services.host_uninstall import Uninstalled
     from orchctl.services.stack import Status
     from orchctl.wiring import Settings
 
@@ -92,6 +93,8 @@ def uninstalled(done: Uninstalled, settings: Settings) -> None:
         render.line(f"removed {len(done.removed)} files" if done.removed else "nothing was installed")
         if done.database is not None:
             render.line(f"the database stays: {done.database}")
+        if done.kept is not None:
+            render.line(f"settings that only their file held stay: {done.kept}")
 
-    data = {"removed": list(done.removed), "database": done.database}
+    data = {"removed": list(done.removed), "database": done.database, "kept": done.kept}
     render.emit("host uninstall", data, text, settings)

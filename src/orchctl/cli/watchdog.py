@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchctl.cli import watchdog_views as views
-from orchctl.errors import ExitCode, UsageError
+from orchctl.errors import ExitCode
 from orchctl.wiring import App
 
 group = typer.Typer(
@@ -20,7 +20,7 @@ group = typer.Typer(
 )
 EnvFiles = Annotated[
     list[Path] | None,
-    typer.Option("--env-file", metavar="FILE", help="A file of KEY=value lines that holds secrets of channels."),
+    typer.Option("--env-file", metavar="FILE", help="A file of KEY=value lines with secrets of channels, mode 0600."),
 ]
 
 
@@ -39,8 +39,8 @@ def watchdog(
     """Look once at all that a Prefect server which is gone cannot tell of, and tell it as config/alerts.toml says.
 
     Each trouble is told once, again after `repeat_after`, and once when it is over. What cannot be delivered is tried
-    again with the next looks. Exit code 3 where something is wrong, 4 where something was not delivered now, 11 where
-    another watchdog looks just now.
+    again with the next looks. Exit code 3 where something is wrong or could not be looked at, 4 where something was
+    not delivered now, 11 where another watchdog looks just now.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -73,9 +73,6 @@ def install(
 
     app: App = ctx.obj
     files = [str(path.absolute()) for path in env_file or ()]
-    for path in files:
-        if not Path(path).is_file():
-            raise UsageError(f"--env-file: there is no file {path}")
     timer = wired.timer(app)
     watch = wired.watch(app, timer, files)
     if dry_run:

@@ -26,8 +26,6 @@ def look(found: Look, alerts: Alerts, settings: Settings) -> None:
         if not each.answer.ok
     ]
     if not settings.as_json:
-        for area, why in found.unseen.items():
-            render.note(f"{area} could not be looked at: {why}")
         for note in found.notes:
             render.note(note)
         if not alerts.channels:
@@ -40,7 +38,7 @@ def _look_data(found: Look) -> dict[str, Any]:
     return {
         "at": found.at,
         "dry_run": found.dry,
-        "well": not found.problems and not found.unseen,
+        "well": not found.problems,
         "problems": [_problem(each, found) for each in found.problems],
         "unseen": dict(found.unseen),
         "told": {"new": list(decided.new), "again": list(decided.again), "over": list(decided.over)},
@@ -82,8 +80,7 @@ def _look_text(found: Look) -> None:
         what = problem.job or problem.about
         render.line(f"{words(problem.event)}{f' ({what})' if what else ''}: {problem.reason}")
     if not found.problems:
-        unseen = f" of what could be looked at; not of: {', '.join(found.unseen)}" if found.unseen else ""
-        render.line(f"all is well{unseen}")
+        render.line("all is well")
     if found.dry:
         for name, messages in found.decided.letters.items():
             for message in messages:

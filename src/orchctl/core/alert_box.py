@@ -1,7 +1,8 @@
 """What one channel was told, and what it still has to be: no alert twice, no storm, none lost. Pure.
 
 A trouble is told once for each way it shows, again only after a while, and its end once. More messages than people
-can read one by one are held together. What could not be sent waits and is tried again.
+can read one by one are held together. What could not be sent waits and is tried again; one that is refused for good is
+set aside, so that it keeps no other back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchctl.core.alerts import Alerts, Message, held_together
+from orchctl.core.deliveries import LONGEST_SILENCE, Answer
 from orchctl.core.names import format_exact, parse_instant
 
 HOLD_S = 15
@@ -19,6 +21,10 @@ HOLD_S = 15
 GIVEN_UP_AFTER = timedelta(hours=24)
 """A message that could not be sent for so long is dropped."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30, 900
+_LOGIN_PAUSE_S = 3600
+"""After a login that was refused: enough of them would lock the account."""
+_ASIDE_FIRST_S = 3600
+"""How long a message that was refused for good is set aside, at first."""
 _QUEUE_MOST = 500
 _TROUBLES_MOST = 1000
 
@@ -36,11 +42,17 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message that is yet to be sent; `number` grows, `since` is when it was queued."""
+    """A message that is yet to be sent; `number` grows, `since` is when it was queued.
+
+    `aside`: not before this, and after all others, for it was refused, or may have arrived; None: as the others.
+    `tries`: how often that was.
+    """
 
     number: int
     since: datetime
     message: Message
+    aside: datetime | None = None
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +60,8 @@ class Box:
     """The memory of one channel. Instants are UTC, None: never.
 
     `troubles` holds by trouble and kind what was told. `sent` are the instants of what was sent lately. `failures` is
-    how many attempts in a row failed, `not_before` when the next may be made. `last_error` belongs to the last attempt
-    where that failed, else it is None. `dropped` counts what was given up.
+    how many attempts in a row failed, or were begun and nobody knows their end; `not_before` when the next may be made.
+    `last_error` belongs to the last attempt where that failed, else it is None. `dropped` counts what was given up.
     """
 
     troubles: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
@@ -69,7 +81,10 @@ class Box:
                 trouble: {kind: [_text(told.at), told.since, told.run_id] for kind, told in kinds.items()}
                 for trouble, kinds in self.troubles.items()
             },
-            "waiting": [[each.number, _text(each.since), each.message.to_json()] for each in self.waiting],
+            "waiting": [
+                [each.number, _text(each.since), each.message.to_json(), _text(each.aside), each.tries]
+                for each in self.waiting
+            ],
             "next_number": self.next_number,
             "sent": [_text(each) for each in self.sent],
             "failures": self.failures,
@@ -86,10 +101,7 @@ class Box:
                 trouble: {kind: Told(parse_instant(at), int(since), run) for kind, (at, since, run) in kinds.items()}
                 for trouble, kinds in data["troubles"].items()
             },
-            waiting=tuple(
-                Waiting(int(number), parse_instant(since), Message.from_json(message))
-                for number, since, message in data["waiting"]
-            ),
+            waiting=tuple(_waiting(*each) for each in data["waiting"]),
             next_number=int(data["next_number"]),
             sent=tuple(parse_instant(each) for each in data["sent"]),
             failures=int(data["failures"]),
@@ -141,24 +153,39 @@ def due(box: Box, alerts: Alerts, *, now: datetime) -> Due:
         return Due(None)
     if box.not_before is not None and now < box.not_before:
         return Due(None, wait_s=(box.not_before - now).total_seconds())
+    ready = [each for each in box.waiting if each.aside is None or each.aside <= now]
+    if not ready:
+        first_s = min((each.aside - now).total_seconds() for each in box.waiting if each.aside is not None)
+        return Due(None, wait_s=first_s)
+    ready.sort(key=lambda each: (each.aside is not None, each.number))
     within = timedelta(seconds=alerts.burst_within)
     if sum(now - each < within for each in box.sent) < alerts.burst:
-        first = box.waiting[0]
-        return Due(first.message, (first.number,))
-    held = (box.waiting[0].since + timedelta(seconds=HOLD_S) - now).total_seconds()
+        return Due(ready[0].message, (ready[0].number,))
+    held = (ready[0].since + timedelta(seconds=HOLD_S) - now).total_seconds()
     if held > 0:
         return Due(None, wait_s=held)
-    numbers = tuple(each.number for each in box.waiting)
-    messages = tuple(each.message for each in box.waiting)
-    return Due(messages[0] if len(messages) == 1 else held_together(messages), numbers)
+    # One that was refused would have those refused that go with it.
+    some = [each for each in ready if (each.aside is None) == (ready[0].aside is None)]
+    messages = tuple(each.message for each in some)
+    message = messages[0] if len(messages) == 1 else held_together(messages)
+    return Due(message, tuple(each.number for each in some))
+
+
+def begun(box: Box, *, now: datetime) -> Box:
+    """Return the box with an attempt that begins. Whoever finds it so cannot tell whether the message went out, and
+    does not send it again at once.
+    """
+    return replace(box, failures=box.failures + 1, not_before=now + _pause(box.failures + 1))
 
 
 def sent(box: Box, numbers: tuple[int, ...], alerts: Alerts, *, now: datetime) -> Box:
-    """Return the box after these were sent."""
+    """Return the box after these were sent. Where one was taken that was set aside before, the others may be too."""
     within = timedelta(seconds=alerts.burst_within)
+    back = any(each.aside is not None for each in box.waiting if each.number in numbers)
+    left = (each for each in box.waiting if each.number not in numbers)
     return replace(
         box,
-        waiting=tuple(each for each in box.waiting if each.number not in numbers),
+        waiting=tuple(replace(each, aside=now) if back and each.aside is not None else each for each in left),
         sent=(*(each for each in box.sent if now - each < within), now),
         failures=0,
         not_before=None,
@@ -166,18 +193,33 @@ def sent(box: Box, numbers: tuple[int, ...], alerts: Alerts, *, now: datetime) -
     )
 
 
-def failed(box: Box, error: str, *, now: datetime) -> Box:
-    """Return the box after an attempt that failed: the next one is later, and what waited for a day is dropped."""
-    pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(box.failures, 10))
+def failed(box: Box, numbers: tuple[int, ...], answer: Answer, *, now: datetime) -> Box:
+    """Return the box after an attempt, that had `begun`, to send these failed: the next one is later.
+
+    A message that is refused, or may have arrived, is set aside. What waited for a day is dropped.
+    """
+    pause = timedelta(seconds=_LOGIN_PAUSE_S) if answer.fault == "login" else _pause(box.failures)
     kept = tuple(each for each in box.waiting if now - each.since < GIVEN_UP_AFTER)
     return replace(
         box,
-        waiting=kept,
-        failures=box.failures + 1,
-        not_before=now + timedelta(seconds=pause),
-        last_error=error,
+        waiting=tuple(_aside(each, answer, now) if each.number in numbers else each for each in kept),
+        not_before=now + pause,
+        last_error=answer.said,
         dropped=box.dropped + len(box.waiting) - len(kept),
     )
+
+
+def _pause(failures: int) -> timedelta:
+    """Return how long to leave a channel alone after so many failures."""
+    return timedelta(seconds=min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10)))
+
+
+def _aside(waiting: Waiting, answer: Answer, now: datetime) -> Waiting:
+    first = {"message": _ASIDE_FIRST_S, "silence": _FIRST_PAUSE_S}.get(answer.fault or "")
+    if first is None:
+        return waiting
+    wait = min(LONGEST_SILENCE, timedelta(seconds=first * 2 ** min(waiting.tries, 10)))
+    return replace(waiting, aside=now + wait, tries=waiting.tries + 1)
 
 
 def _queued(box: Box, message: Message, now: datetime) -> Box:
@@ -189,6 +231,10 @@ def _queued(box: Box, message: Message, now: datetime) -> Box:
 def _kind(message: Message) -> str:
     """Return the way in which a trouble shows: another exit code is news."""
     return message.event if message.exit_code is None else f"{message.event} {message.exit_code}"
+
+
+def _waiting(number: Any, since: str, message: Mapping[str, Any], aside: str | None = None, tries: Any = 0) -> Waiting:
+    return Waiting(int(number), parse_instant(since), Message.from_json(message), _instant(aside), int(tries))
 
 
 def _text(instant: datetime | None) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from orchctl.core.alerts import Event, Message
+from orchctl.core.deployments import CATALOG_TAG
 from orchctl.core.names import is_name, is_run_id, parse_instant, run_id
 
 _RUN = "prefect.flow-run."
@@ -22,7 +23,8 @@ class Heard:
     """An event of Prefect. None: it does not say, or the run is gone.
 
     `route` is the route whose automation heard it; `name` is Prefect's name of the event; `expected` is the instant the
-    run was scheduled for; `digest` that of the catalog its job comes from.
+    run was scheduled for; `digest` that of the catalog its job comes from; `catalogs` those that it is tagged with: its
+    own, and none where another orchctl synced it that did not tag.
     """
 
     route: str
@@ -39,6 +41,7 @@ class Heard:
     backfill: bool = False
     pool: str | None = None
     said: str | None = None
+    catalogs: frozenset[str] = frozenset()
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -102,6 +105,7 @@ def _of_run(data: Mapping[str, Any], name: str, resource: Mapping[str, str]) -> 
         slot=parse_instant(slot) if isinstance(slot, str) and slot else None,
         backfill=bool(parameters.get("backfill")),
         said=resource.get("prefect.state-message") or None,
+        catalogs=frozenset(_catalogs(data.get("related") or [], run.get("tags") or [])),
     )
 
 
@@ -185,6 +189,14 @@ def _deployment(related: Any) -> str | None:
             name = each.get("prefect.resource.name")
             return str(name) if name else None
     return None
+
+
+def _catalogs(related: Any, tags: Any) -> Iterator[str]:
+    """Yield the catalogs that a run is tagged with: Prefect relates it to the tags of its deployment."""
+    found = [str(each.get("prefect.resource.id", "")) for each in related]
+    for tag in [*(each.removeprefix("prefect.tag.") for each in found), *map(str, tags)]:
+        if tag.startswith(CATALOG_TAG):
+            yield tag.removeprefix(CATALOG_TAG)
 
 
 def _slot(text: object) -> datetime | None:

@@ -210,6 +210,12 @@ class Alerts:
     burst: int = 5
     burst_within: int = 60
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables of the environment that secrets are in."""
+        secrets = [secret for channel in self.channels.values() for secret in channel.secrets]
+        return frozenset(each.env for each in [*secrets, self.watchdog.dead_man] if each is not None and each.env)
+
     def ways(self, event: Event, *, job: str | None = None, tags: tuple[str, ...] = ()) -> tuple[Channel, ...]:
         """Return the channels that an event goes to, each once, by name."""
         names = {

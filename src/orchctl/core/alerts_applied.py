@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchctl.core.alerts import Alerts, Channel, Route
+from orchctl.core.alerts import Alerts, Channel, Route, Secret, Watchdog
 
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedAlerts:
-    """The alerts of one catalog. `ui_url` is the address of Prefect's UI; no secret is in it, only where each is."""
+    """The alerts of one catalog. `ui_url` is the address of Prefect's UI; no secret is in it, only where each is.
+
+    Of what the watchdog goes by it holds where the dead-man address is: that, too, is kept from commands.
+    """
 
     catalog: str
     ui_url: str
@@ -30,6 +33,7 @@ class AppliedAlerts:
             "repeat_after": alerts.repeat_after,
             "burst": alerts.burst,
             "burst_within": alerts.burst_within,
+            "dead_man": alerts.watchdog.dead_man.to_json() if alerts.watchdog.dead_man is not None else None,
             "channels": {name: channel.to_json() for name, channel in alerts.channels.items()},
             "routes": [asdict(route) for route in alerts.routes],
         }
@@ -53,4 +57,6 @@ class AppliedAlerts:
             for route in data["routes"]
         )
         channels = {name: Channel.from_json(each) for name, each in data["channels"].items()}
-        return cls(str(data["catalog"]), str(data["ui_url"]), Alerts(channels, routes, **settings))
+        dead_man = Secret.from_json(data["dead_man"]) if data.get("dead_man") else None
+        alerts = Alerts(channels, routes, Watchdog(dead_man), **settings)
+        return cls(str(data["catalog"]), str(data["ui_url"]), alerts)

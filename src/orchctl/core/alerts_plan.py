@@ -8,13 +8,15 @@ to people.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchctl.core.alerts import Alerts, Route
 from orchctl.core.alerts_triggers import body, triggers
-from orchctl.core.deployments import TAG
+from orchctl.core.deployments import TAG, catalog_tag
 
 BLOCK_TYPE = "orchctl-alert-channel"
 BLOCK_TYPE_NAME = "orchctl alert channel"
@@ -151,6 +153,7 @@ def plan(alerts: Alerts, catalog: str, pools: Collection[str], gathered: Gathere
     wanted = {each.name: each for route in alerts.routes for each in _of_route(route, alerts, catalog, pools)}
     used = {name for each in wanted.values() for name in each.blocks}
     blocks = {block.name: block for block in _blocks(alerts, catalog) if block.name in used}
+    # Under one of these names there can be no other catalog's: what says otherwise was changed by hand.
     there = {each.name: each for each in gathered.blocks if each.data.get("catalog") == catalog or each.name in blocks}
     ours = [each for each in gathered.automations if is_ours(each, catalog)]
     changes = [_block_change(block, there.get(name)) for name, block in sorted(blocks.items())]
@@ -171,7 +174,7 @@ def plan(alerts: Alerts, catalog: str, pools: Collection[str], gathered: Gathere
 
 def is_ours(automation: RemoteAutomation, catalog: str) -> bool:
     """Whether an automation is one of this catalog's: by its name, and by its tag or its description."""
-    marked = _tag(catalog) in automation.tags or automation.description.startswith(_description(catalog))
+    marked = catalog_tag(catalog) in automation.tags or automation.description.startswith(_description(catalog))
     return marked and automation.name.startswith(_prefix(catalog))
 
 
@@ -181,16 +184,16 @@ def is_of(automation: str, catalog: str, route: Route) -> bool:
 
 
 def block_name(catalog: str, channel: str) -> str:
-    """Return the name of a channel's block: Prefect allows lower letters, digits and dashes there."""
-    return f"orchctl-{catalog}-{channel}".replace("_", "-")
+    """Return the name of a channel's block: Prefect allows lower letters, digits and dashes there.
+
+    No other channel of any catalog has it: `ops` and `live-mail` read like `ops-live` and `mail`.
+    """
+    mark = hashlib.sha256(json.dumps([catalog, channel]).encode()).hexdigest()[:8]
+    return f"orchctl-{catalog}-{channel}-{mark}".replace("_", "-")
 
 
 def _prefix(catalog: str) -> str:
     return f"orchctl {catalog}: "
-
-
-def _tag(catalog: str) -> str:
-    return f"{TAG}:{catalog}"
 
 
 def _description(catalog: str) -> str:
@@ -207,7 +210,7 @@ def _of_route(route: Route, alerts: Alerts, catalog: str, pools: Collection[str]
         yield WantedAutomation(
             name=f"{_prefix(catalog)}{route.name}, {what}",
             description=f"{_description(catalog)} Route {route.name} of alerts.toml: {what}.",
-            tags=(TAG, _tag(catalog)),
+            tags=(TAG, catalog_tag(catalog)),
             trigger=trigger,
             blocks=tuple(block_name(catalog, channel) for channel in route.channels),
             body=body(route.name),

@@ -46,6 +46,8 @@ _ASIDE = re.compile(r"\.before-\d{8}T\d{6}Z(\.\d+)?\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"orchctl-(?P<host>[A-Za-z0-9._-]+)-(?P<at>\d{8}T\d{6}Z)(?:-\d+)?\.tar\.gz\Z")
 _LONGEST_PATH = 1000
+TRIAL = "ORCHCTL_UPGRADE_TRIES"
+"""The environment's variable that says that an archive is tried with what an upgrade would install."""
 _OVER = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -73,6 +75,16 @@ class Held:
 
     database: Database
     write: Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What was copied for an archive besides the database: `paths` are those of its members, and `left_out` says what
+    was not copied, and why.
+    """
+
+    paths: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +206,8 @@ def surplus(archives: Iterable[Archive], mine: Manifest, keep: int) -> tuple[Arc
         if (archive.manifest.hostname, archive.manifest.state_dir) == (mine.hostname, mine.state_dir)
         and archive.manifest.created_at <= mine.created_at
     ]
-    ours.sort(key=lambda archive: (archive.manifest.created_at, archive.path))
+    # Of one second, by their number: "-2" is older than "-10", and what has none is the oldest.
+    ours.sort(key=lambda archive: (archive.manifest.created_at, len(archive.path), archive.path))
     return tuple(ours[: max(0, len(ours) - max(1, keep))])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,7 @@ Kind = Literal["sqlite", "postgresql"]
 _PORT = 5432
 _LONGEST = 63
 """Bytes of a name in PostgreSQL (NAMEDATALEN - 1); what is longer it cuts, silently."""
+_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,12 @@ class Postgres:
 
     def beside(self, suffix: str) -> Postgres:
         """Return the database of this name with a suffix, on the same server."""
-        cut = self.name.encode()[: _LONGEST - len(suffix.encode())].decode(errors="ignore")
-        return Postgres(self.host, self.port, self.user, self.password, cut + suffix, self.tls)
+        name = self.name
+        if len(f"{name}{suffix}".encode()) > _LONGEST:
+            # With a digest of all of it: what would be left may be another database's too.
+            end = f"_{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]}{suffix}"
+            name, suffix = name.encode()[: _LONGEST - len(end)].decode(errors="ignore"), end
+        return Postgres(self.host, self.port, self.user, self.password, name + suffix, self.tls)
 
 
 def of_settings(settings: Mapping[str, str], home: str) -> Sqlite | Postgres:

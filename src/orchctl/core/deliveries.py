@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from orchctl.core.alerts import Alerts, Message
 from orchctl.core.names import format_instant, parse_instant
@@ -16,6 +16,10 @@ MOST_A_CHANNEL = 20
 """Letters that wait for one channel. Beyond them the oldest go; how many is told with the next that stays."""
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(minutes=30)
+LONGEST_SILENCE = timedelta(hours=8)
+"""The longest wait before a message is sent again that may have arrived."""
+
+Fault = Literal["message", "login", "silence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +28,25 @@ class Answer:
 
     `attempts`: how often it was sent. `again`: whether it is worth sending again later as things are; a wrong password
     or a certificate that is not trusted stays wrong until somebody puts it right.
+
+    `fault` says more where that matters, else it is None. `message`: this one is refused, another may be taken.
+    `login`: the login is refused, and each attempt counts against the account. `silence`: all of it was sent and there
+    was no answer, so that it may well have arrived.
     """
 
     ok: bool
     said: str
     attempts: int = 0
     again: bool = False
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """The last attempt to deliver through a channel, at `at` (UTC). `ok_at`: the last one that worked, None: none yet.
 
-    `waiting`: how many messages wait for it.
+    `waiting`: how many messages wait for it, the watchdog's and those in its box; `boxed`: how many of them are in the
+    box. `dropped`: how many the box has given up, ever.
     """
 
     channel: str
@@ -45,6 +55,8 @@ class Delivery:
     said: str
     ok_at: datetime | None = None
     waiting: int = 0
+    boxed: int = 0
+    dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `from_json` reads it."""
@@ -55,6 +67,8 @@ class Delivery:
             "said": self.said,
             "ok_at": format_instant(self.ok_at) if self.ok_at is not None else None,
             "waiting": self.waiting,
+            "boxed": self.boxed,
+            "dropped": self.dropped,
         }
 
     @classmethod
@@ -68,6 +82,8 @@ class Delivery:
             said=str(data["said"]),
             ok_at=parse_instant(ok_at) if ok_at is not None else None,
             waiting=int(data.get("waiting", 0)),
+            boxed=int(data.get("boxed", 0)),
+            dropped=int(data.get("dropped", 0)),
         )
 
 
@@ -76,7 +92,7 @@ class Letter:
     """A message on its way through one channel. `id` is the same in every attempt, so that a receiver can tell.
 
     `due`: not before this is it sent again. `held`: not by itself, for its channel refused for good; it goes with the
-    next message that the channel takes.
+    next message that the channel takes. `lost`: how many before it were given up, which is told with it.
     """
 
     id: str
@@ -86,6 +102,16 @@ class Letter:
     due: datetime
     tries: int = 0
     held: bool = False
+    lost: int = 0
+
+    @property
+    def told(self) -> Message:
+        """The message as it is sent: it says how many before it could never be delivered."""
+        if not self.lost:
+            return self.message
+        some = "1 earlier message" if self.lost == 1 else f"{self.lost} earlier messages"
+        said = f"{self.message.reason or ''} (and {some} that could not be delivered)".strip()
+        return replace(self.message, reason=said, count=self.message.count + self.lost)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `from_json` reads it."""
@@ -97,6 +123,7 @@ class Letter:
             "due": format_instant(self.due),
             "tries": self.tries,
             "held": self.held,
+            "lost": self.lost,
         }
 
     @classmethod
@@ -110,30 +137,24 @@ class Letter:
             due=parse_instant(data["due"]),
             tries=int(data["tries"]),
             held=data["held"] is True,
+            lost=int(data.get("lost", 0)),
         )
 
 
 def kept(letters: Iterable[Letter], alerts: Alerts, now: datetime) -> tuple[Letter, ...]:
     """Return the letters that stay, oldest first: those of channels that are gone, and what is too old, go.
 
-    Of more than `MOST_A_CHANNEL` for a channel the oldest go.
+    Of more than `MOST_A_CHANNEL` for a channel the oldest go. The oldest that stays counts those that went before it.
     """
-    left = [each for each in letters if each.channel in alerts.channels and now - each.queued < KEPT_FOR]
-    found: list[Letter] = []
+    known, found = list(letters), list[Letter]()
     for name in alerts.channels:
-        own = [each for each in left if each.channel == name]
-        lost = own[:-MOST_A_CHANNEL]
-        own = own[-MOST_A_CHANNEL:]
-        if lost:
-            own[0] = replace(own[0], message=_with_lost(own[0].message, len(lost)))
-        found += own
+        own = [each for each in known if each.channel == name]
+        stays = [each for each in own if now - each.queued < KEPT_FOR][-MOST_A_CHANNEL:]
+        lost = sum(1 + each.lost for each in own if each not in stays)
+        if lost and stays:
+            stays[0] = replace(stays[0], lost=stays[0].lost + lost)
+        found += stays
     return tuple(sorted(found, key=lambda each: each.queued))
-
-
-def _with_lost(message: Message, lost: int) -> Message:
-    """Return a message that says how many before it were never delivered."""
-    said = f"(and {lost} earlier messages that could not be delivered)"
-    return replace(message, reason=f"{message.reason or ''} {said}".strip(), count=message.count + lost)
 
 
 def to_send(letters: Sequence[Letter], now: datetime) -> dict[str, tuple[Letter, ...]]:
@@ -151,8 +172,12 @@ def to_send(letters: Sequence[Letter], now: datetime) -> dict[str, tuple[Letter,
 
 
 def after(letter: Letter, answer: Answer, now: datetime) -> Letter | None:
-    """Return what is left of a letter: None where it was delivered, else when it is tried again."""
+    """Return what is left of a letter: None where it was delivered, else when it is tried again.
+
+    What may have arrived is repeated ever more rarely.
+    """
     if answer.ok:
         return None
-    wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(letter.tries, 10))
+    longest = LONGEST_SILENCE if answer.fault == "silence" else _LONGEST_WAIT
+    wait = min(longest, _FIRST_WAIT * 2 ** min(letter.tries, 10))
     return replace(letter, tries=letter.tries + 1, due=now + wait, held=not answer.again)

@@ -11,6 +11,8 @@ from orchctl.core.catalog import Catalog, Job
 from orchctl.core.remote import RemoteDeployment
 
 TAG = "orchctl"
+CATALOG_TAG = f"{TAG}:"
+"""Before the name of a catalog: the tag of its own, which events of its runs carry."""
 LABEL_CATALOG = "orchctl.catalog"
 LABEL_JOB = "orchctl.job"
 ENTRYPOINT = "orchctl.runner.flow.run_job"
@@ -101,7 +103,7 @@ def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str, state_id
         "concurrency_limit": limit,
         "collision_strategy": _COLLISION[job.overlap],
         "job_variables": {"env": {STATE_DIR_VARIABLE: state_dir, **identity}},
-        "tags": sorted({TAG, *job.tags}),
+        "tags": sorted({TAG, catalog_tag(catalog.name), *job.tags}),
         "labels": {LABEL_CATALOG: catalog.name, LABEL_JOB: job.name},
         "description": job.description,
     }
@@ -110,6 +112,16 @@ def desired(catalog: Catalog, job: Job, *, digest: str, state_dir: str, state_id
         for schedule in catalog.schedules_of(job)
     )
     return Desired(job, digest, fields, wanted)
+
+
+def catalog_tag(catalog_name: str) -> str:
+    """Return the tag of a catalog: of its deployments, and of its automations."""
+    return f"{CATALOG_TAG}{catalog_name}"
+
+
+def is_untagged(field: str, value: Any, fields: Mapping[str, Any]) -> bool:
+    """Whether a managed field is as an orchctl left it that did not tag with the catalog's name: nobody changed it."""
+    return field == "tags" and sorted([*value, catalog_tag(fields["labels"][LABEL_CATALOG])]) == fields["tags"]
 
 
 def observed(deployment: RemoteDeployment) -> dict[str, Any]:

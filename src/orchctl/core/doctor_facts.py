@@ -120,10 +120,12 @@ class Requirement:
 class Backup:
     """The last backup: when it was made, where it is, and when it was last verified, None where it never was.
 
-    `problem` is what its last verification found wrong, None where nothing.
+    `problem` is what its last verification found wrong, None where nothing. `size` is its bytes when it was made, None:
+    not known.
     """
 
     at: datetime
     path: str
     verified: datetime | None
     problem: str | None = None
+    size: int | None = None

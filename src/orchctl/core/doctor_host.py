@@ -1,4 +1,4 @@
-"""What `doctor` thinks of the host: clock, disks, files, units, backups, alerts. Pure."""
+"""What `doctor` thinks of the host: clock, disks, files, units, backups. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from orchctl.core.doctor_facts import Backup, Disk, FileFacts, Sampled, Who
 from orchctl.core.words import counted, several
 
 if TYPE_CHECKING:
-    from orchctl.core.alerts import Alerts
-    from orchctl.core.deliveries import Delivery
     from orchctl.core.installation import Installation
     from orchctl.core.legacy import Unit
 
@@ -26,10 +24,6 @@ OUT_BYTES = 100 * 2**20
 BACKUP_AGE = timedelta(days=2)
 """A daily backup that failed once is no reason to be woken; twice is."""
 VERIFIED_AGE = timedelta(days=30)
-WATCHED_WITHIN = timedelta(minutes=10)
-"""The watchdog looks every minute."""
-GIVEN_UP_WITHIN = timedelta(days=1)
-"""What the server gave up earlier is over."""
 LEFT_FOR = timedelta(days=2)
 """What the dead left in a staging directory is swept by the next run after a day; what is older nobody sweeps."""
 _TEMPORARY = ".tmp"
@@ -281,12 +275,17 @@ def units(installed: Installation | None, found: Mapping[str, Unit], changed: Co
     yield from or_ok(wrong(), check, f"{several(kept, shown=4)} run, and start at boot ({installed.scope})")
 
 
+_JOURNAL = {"systemctl": "journalctl --unit", "systemctl --user": "journalctl --user --user-unit"}
+
+
 def _unit(unit: Unit, ctl: str, *, kept: bool, changed: bool) -> Iterator[Finding]:
     """Judge a unit that is loaded. `kept`: it is to run, and to start at boot; others are started by those."""
     check, name = "units", unit.name
     if kept and unit.active != "active":
         said = f"{unit.active} ({unit.result})" if unit.result not in {"", "success"} else unit.active
         yield failure(check, f"{name} does not run: it is {said}", "`orchctl host up`; why: `orchctl host logs`")
+    if not kept and unit.result not in {"", "success"}:
+        yield failure(check, f"{name} failed when it last ran ({unit.result})", f"why: `{_JOURNAL[ctl]} {name}`")
     if kept and not unit.enabled.startswith("enabled"):
         seen = f"{name} is {unit.enabled or 'not enabled'}: it does not start at boot"
         yield warning(check, seen, f"`{ctl} enable {name}`")
@@ -300,24 +299,8 @@ def _unit(unit: Unit, ctl: str, *, kept: bool, changed: bool) -> Iterator[Findin
 # --- safekeeping
 
 
-def unapplied() -> Finding:
-    """Return that Prefect tells other things than alerts.toml says."""
-    return warning("alerts", "alerts.toml is not what is in force", "`orchctl alerts apply`")
-
-
-def given_up(found: Sampled, *, now: datetime) -> Iterator[Finding]:
-    """Tell of what Prefect's server gave up lately, `found` being its dead letter queue: a file for each event."""
-    lately = [each for each in found.files if not each.is_folder and each.changed > now - GIVEN_UP_WITHIN]
-    if lately:
-        newest = max(each.changed for each in lately)
-        least = "" if found.whole else "at least "
-        seen = f"Prefect gave up {least}{counted(len(lately), 'event')} in the last day, the last at {newest:%H:%M}Z"
-        fix = "alerts of them are lost: `orchctl runs --status failed` has the runs; docs/alerts.md says how it comes"
-        yield warning("alerts", f"{seen} ({found.root})", fix)
-
-
-def backups(last: Backup | None, *, now: datetime, there: bool) -> Iterator[Finding]:
-    """Judge the last backup, None where there is none. `there`: its archive is still where it was written."""
+def backups(last: Backup | None, *, now: datetime, there: FileFacts | None) -> Iterator[Finding]:
+    """Judge the last backup, None where there is none. `there` is its archive now, None where it is gone."""
     check, make = "backups", "`orchctl host backup`, best from a schedule of the catalog"
     if last is None:
         yield warning(check, "no backup was ever made of this host", make)
@@ -325,8 +308,11 @@ def backups(last: Backup | None, *, now: datetime, there: bool) -> Iterator[Find
     age = now - last.at
 
     def wrong() -> Iterator[Finding]:
-        if not there:
+        if there is None:
             yield failure(check, f"the last backup {last.path} is gone", make)
+        elif last.size is not None and there.size != last.size:
+            seen = f"the last backup {last.path} has {there.size:,} bytes, and had {last.size:,} when it was made"
+            yield failure(check, f"{seen}: it was cut short, or is another file", make)
         elif last.problem is not None:
             yield failure(check, f"the last backup {last.path} did not verify: {last.problem}", make)
         elif last.verified is None:
@@ -344,39 +330,3 @@ _VERIFY = "`orchctl host verify`"
 
 def _age(age: timedelta) -> str:
     return f"{age.days} days" if age.days > 2 else durations.human(max(0.0, age.total_seconds()))
-
-
-def alerts(
-    found: Alerts | None, last: Iterable[Delivery], *, watched: datetime | None, now: datetime
-) -> Iterator[Finding]:
-    """Judge alerts: what alerts.toml says, None where there is none, and what came of each channel's last message.
-
-    `watched` is when the watchdog looked last, None: never.
-    """
-    check = "alerts"
-    if found is None or not (found.channels and found.routes):
-        seen = "no alerts are set up: when a job fails nobody is told"
-        yield warning(check, seen, "write config/alerts.toml, then `orchctl alerts apply`")
-        return
-    by_channel = {each.channel: each for each in last if each.channel in found.channels}
-
-    def wrong() -> Iterator[Finding]:
-        for name in found.channels:
-            test = f"`orchctl alerts test {name}`"
-            each = by_channel.get(name)
-            if each is None:
-                yield warning(check, f"nothing was ever sent through {name}", test)
-            elif not each.ok:
-                waits = f"; {each.waiting} wait" if each.waiting else ""
-                seen = f"the last message through {name} ({each.at:%Y-%m-%d %H:%M}Z) did not arrive: {each.said}{waits}"
-                yield failure(check, seen, f"put it right, then {test}")
-        if watched is None:
-            seen = "no watchdog looks: that the server is gone, or a slot was missed, nobody is told"
-            yield warning(check, seen, "`orchctl watchdog install`")
-        elif now - watched > WATCHED_WITHIN:
-            seen = f"the watchdog looked last at {watched:%Y-%m-%d %H:%M}Z"
-            yield failure(check, seen, "`orchctl watchdog status`; `orchctl watchdog install` puts it back")
-
-    newest = max((each.at for each in by_channel.values()), default=None)
-    arrived = f"; the last message arrived at {newest:%Y-%m-%d %H:%M}Z" if newest else ""
-    yield from or_ok(wrong(), check, f"{several(list(found.channels))}{arrived}")

@@ -28,6 +28,7 @@ UI = "PREFECT_UI_STATIC_DIRECTORY"
 WORKER: Mapping[str, str] = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 SERVER_ONLY = (AUTH_SERVER, *DATABASES, *ENCRYPTION_KEYS)
 """Settings in the file that a worker, and what it runs, must not be given."""
+_OURS = frozenset({API_URL, HOME, AUTH_CLIENT, AUTH_SERVER, *DATABASES})
 _ASYNC = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _ESCAPED = str.maketrans({char: f"\\{char}" for char in '\\"`$'})
 _HEADER = "# orchctl: settings of Prefect's server and workers, secrets among them. `orchctl host install` writes it.\n"
@@ -99,7 +100,6 @@ def settings(
 
     `auth` is `user:password` for the API, None for one without; `database_url` None: this host has no server.
     """
-    ours = (API_URL, HOME, AUTH_CLIENT, AUTH_SERVER, *DATABASES)
     wanted = {API_URL: url, HOME: home}
     if auth is not None:
         wanted[AUTH_CLIENT] = auth
@@ -107,7 +107,15 @@ def settings(
         wanted[DATABASE] = database_url
         if auth is not None:
             wanted[AUTH_SERVER] = auth
-    return wanted | {key: value for key, value in before.items() if key not in ours}
+    return wanted | {key: value for key, value in before.items() if key not in _OURS}
+
+
+def not_ours(before: Mapping[str, str]) -> dict[str, str]:
+    """Return which of the file's settings only this file may hold: what somebody added, and a database of their own."""
+    own = sqlite(before.get(HOME, ""))
+    return {
+        key: value for key, value in before.items() if key not in _OURS or (key in DATABASES and value not in {"", own})
+    }
 
 
 def text(values: Mapping[str, str]) -> str:

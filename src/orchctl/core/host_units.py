@@ -17,18 +17,25 @@ from orchctl.core.installation import (
 )
 from orchctl.core.mask import Masker
 from orchctl.core.unit_text import literal, quoted
+from orchctl.errors import ExitCode
 
+RESTORING = "host/restore.json"
+"""Below the state directory; there while a restore is going, or was interrupted (adapters/restoring.py)."""
 MARK = "# orchctl: `orchctl host install` made this, and makes it anew; for changes use `systemctl edit`"
 BACKOFF_FROM = 254
 """The systemd that knows RestartSteps=."""
 # Restarts 5 s apart never come to this: it ends a loop that somebody else makes.
 _START_LIMIT = ["StartLimitIntervalSec=60", "StartLimitBurst=20"]
-_SERVER_MEMORY = ["MemoryHigh=1G", "MemoryMax=1536M"]
+# It grows by some 0.15 MB a run (docs/performance.md). No MemoryHigh=: without swap that would hold a grown server at a
+# crawl, in which nothing is scheduled and nothing restarted; one that is killed is back in seconds and loses no slot.
+_SERVER_MEMORY = ["MemoryMax=1536M"]
 # The jobs are in the same group: this keeps them from taking the host along, and no more.
 _WORKER_MEMORY = ["MemoryHigh=85%", "MemoryMax=95%"]
 _HARDENED = ["NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "RestrictSUIDSGID=yes"]
 _SYSTEM_HARDENED = ["ProtectSystem=full", "ProtectKernelTunables=yes", "ProtectKernelModules=yes"]
 _LOOK_EVERY_S = 30
+PRIVILEGED = 1024
+"""Below it only root, and who is given the right, may listen on a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ def _server(its: Installation, systemd: int) -> str:
         its,
         "Prefect's API, scheduler and UI",
         # postgresql.service: only the order, where there is one.
-        ["After=network.target postgresql.service"] if system else [],
+        [*(["After=network.target postgresql.service"] if system else []), _whole(its)],
         [
             # The state directory: alerts go through a block of ours, in the server's process.
             *_common(
@@ -120,6 +127,7 @@ def _server(its: Installation, systemd: int) -> str:
             *_restart(systemd),
             *_SERVER_MEMORY,
             *_HARDENED,
+            *(["AmbientCapabilities=CAP_NET_BIND_SERVICE"] if system and _is_privileged(port) else []),
             *([*_SYSTEM_HARDENED, f"ReadWritePaths={quoted(its.state_dir)}"] if system else []),
             "UMask=0077",
         ],
@@ -136,7 +144,7 @@ def _worker(its: Installation, pool: str, systemd: int) -> str:
     return _unit(
         its,
         f"Prefect worker of pool {pool}",
-        order,
+        [*order, _whole(its)],
         [
             *_common(its, {**host_settings.WORKER, "ORCHCTL_STATE_DIR": its.state_dir}),
             f"UnsetEnvironment={' '.join(host_settings.SERVER_ONLY)}",
@@ -161,15 +169,30 @@ def _worker(its: Installation, pool: str, systemd: int) -> str:
     )
 
 
+def _whole(its: Installation) -> str:
+    """Return what keeps a unit from starting on a host that is half restored: a boot must not, either.
+
+    Without `owners` Prefect only observes while timers are off, and without its database the server makes an empty one.
+    """
+    return f"ConditionPathExists=!{literal(f'{its.state_dir}/{RESTORING}')}"
+
+
+def _is_privileged(port: int | None) -> bool:
+    return port is not None and 0 < port < PRIVILEGED
+
+
 def _recover(its: Installation) -> str:
     lines = [
         *_common(its, {"ORCHCTL_STATE_DIR": its.state_dir}, kind="oneshot"),
         f"UnsetEnvironment={' '.join(host_settings.SERVER_ONLY)}",
-        f"ExecStart=-:{_orchctl(its, 'host', 'unit', 'recover')}",
+        f"ExecStart=:{_orchctl(its, 'host', 'unit', 'recover')}",
+        # A server that is away is the server's fault, and its part of `host status` says so.
+        f"SuccessExitStatus={ExitCode.PREFECT.value}",
         "TimeoutStartSec=60",
         "NoNewPrivileges=yes",
-        # Twice a minute it would fill the journal with its coming and going.
+        # Twice a minute systemd would fill the journal with its coming and going; what it says itself is shown.
         "LogLevelMax=notice",
+        "SyslogLevel=notice",
     ]
     return _unit(its, "Runs that Prefect's worker lost", [], lines, wanted=False)
 
@@ -246,9 +269,18 @@ def to_restart(installation: Installation, files: Iterable[FileChange]) -> froze
 
 def moves(files: Iterable[FileChange]) -> bool:
     """Whether these changes lead an installed server to another database."""
+    was, now, _ = _databases(files)
+    return was is not None and was != now
+
+
+def to_try(files: Iterable[FileChange]) -> dict[str, str] | None:
+    """Return the settings of a server that these changes lead to a database elsewhere, None where they do not."""
+    was, now, settings = _databases(files)
+    return settings if now not in {was, None, host_settings.sqlite(settings.get(host_settings.HOME, ""))} else None
+
+
+def _databases(files: Iterable[FileChange]) -> tuple[str | None, str | None, dict[str, str]]:
+    """Return the database that the settings name before these changes, the one after, and all that they hold then."""
     found = next((change for change in files if change.private), None)
-    if found is None or found.before is None:
-        return False
-    before, after = _values(found.before), _values(found.after)
-    was = host_settings.named_database(before)
-    return was is not None and was != host_settings.named_database(after)
+    before, after = (_values(found.before), _values(found.after)) if found is not None else ({}, {})
+    return host_settings.named_database(before), host_settings.named_database(after), after

@@ -1,6 +1,6 @@
 """Keep secrets out of logs, messages and everything else that leaves the process.
 
-What counts as secret: the values of environment keys that look secret, the passwords inside URLs in the
+What counts as secret: the values of environment keys that look secret or are named, the passwords inside URLs in the
 environment, and the password of any URL at all in the text being masked.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 STARS = "***"
 SHORTEST_SECRET = 4
@@ -26,6 +26,8 @@ _SECRET_WORD = re.compile(
     r"(?:\w*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|APIKEY|CREDENTIAL|WEBHOOK|COOKIE|AUTH))S?"
     r"|AUTHORIZATION|BEARER|CREDS?|DSN|JWT|PASS|PAT|PWD|ACCESSKEY|PRIVATEKEY|CONNSTRING"
 )
+_URL_KINDS = frozenset({"ALERT", "ALERTS", "HOOK", "MAN", "PING", "SLACK"})
+"""Addresses by which anybody may speak: `ORCHCTL_SLACK_URL`, `ORCHCTL_DEAD_MAN_URL`."""
 _KEY_KINDS = frozenset({"ACCESS", "API", "ENCRYPTION", "MASTER", "PRIVATE", "SIGNING"})
 _ABOUT_SECRETS_LAST = frozenset({"DIR", "ENABLED", "FILE", "LENGTH", "SOCK", "TIMEOUT", "TTL", "TYPE"})
 _ABOUT_SECRETS_FIRST = frozenset({"MAX", "MIN", "NUM"})
@@ -63,7 +65,8 @@ def looks_secret(key: str) -> bool:
         return True
     pairs = set(pairwise(words))
     return ("CONNECTION", "STRING") in pairs or any(
-        first in _KEY_KINDS and second.rstrip("S") == "KEY" for first, second in pairs
+        (first in _KEY_KINDS and second.rstrip("S") == "KEY") or (first in _URL_KINDS and second.rstrip("S") == "URL")
+        for first, second in pairs
     )
 
 
@@ -86,9 +89,11 @@ class Masker:
         self.reach = max(self.longest, _URL_REACH)
 
     @classmethod
-    def of(cls, *environments: Mapping[str, str]) -> Masker:
-        """Return a masker of every secret in these environments."""
-        return cls(secret for env in environments for secret in _secrets(env))
+    def of(cls, *environments: Mapping[str, str], hidden: Collection[str] = ()) -> Masker:
+        """Return a masker of every secret in these environments. `hidden` are keys that are secret whatever they look
+        like.
+        """
+        return cls(secret for env in environments for secret in _secrets(env, hidden))
 
     def mask(self, text: str) -> str:
         """Return the text without its secrets. Masking twice changes nothing more."""
@@ -117,9 +122,9 @@ class Masker:
         return at
 
 
-def _secrets(env: Mapping[str, str]) -> Iterator[str]:
+def _secrets(env: Mapping[str, str], hidden: Collection[str]) -> Iterator[str]:
     for key, value in env.items():
-        if looks_secret(key):
+        if key in hidden or looks_secret(key):
             yield value
         for match in _URL_PARTS.finditer(value):
             yield match["password"]

@@ -20,6 +20,7 @@ from orchctl.core.deployments import (
     digest_of,
     is_marked,
     is_ours,
+    is_untagged,
     observed,
 )
 from orchctl.core.limits import Because, LimitChange, QueueChange
@@ -290,6 +291,7 @@ def _fields(target: Desired, actual: RemoteDeployment, before: Desired | None) -
     for key in MANAGED:
         if have[key] != target.fields[key]:
             by_hand = before is not None and have[key] != before.fields[key]
+            by_hand = by_hand and not (before is not None and is_untagged(key, have[key], before.fields))
             changes.append(FieldChange(key, have[key], target.fields[key], "by hand" if by_hand else "catalog"))
     return tuple(changes)
 

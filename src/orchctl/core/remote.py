@@ -106,7 +106,7 @@ class RemoteRun:
     `state_type` is Prefect's (SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, CRASHED, CANCELLING,
     PAUSED) or None for a run without a state; `state_name` may be finer (Late, AwaitingRetry, …). `state_since` is when
     it came into that state, None where the server did not say. `worker` is the name of the one that took it, None
-    before.
+    before. `flow_id` is None where the server did not say.
     """
 
     id: str
@@ -122,6 +122,7 @@ class RemoteRun:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     state_since: datetime | None = None
     worker: str | None = None
+    flow_id: str | None = None
 
     @property
     def finished(self) -> bool:

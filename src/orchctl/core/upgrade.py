@@ -67,8 +67,9 @@ class Journal:
     `id` is its start as it stands in names. `environment` is the place that the units know, `aside` that beside it, in
     which the new one is made and the old one ends. `before` and `after` are versions of Prefect. `migrations`: how many
     changes of the database's tables are due; `archive` is that of the database as it was when all stood still, None
-    where none was made, and `counts` what was in it. `begun`: a change of the tables was begun, by us or by the new
-    server. `problem` says why all is put back, and `interrupted` that it was somebody's wish.
+    where none was made, `counts` what was in it, and `revision` that of its tables. `begun`: a change of the tables was
+    begun, by us or by the new server. `problem` says why all is put back, and `interrupted` that it was somebody's
+    wish.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Journal:
     migrations: int
     archive: str | None = None
     counts: Mapping[str, int] | None = None
+    revision: str | None = None
     begun: bool = False
     problem: str | None = None
     interrupted: bool = False
@@ -102,6 +104,7 @@ class Journal:
         if not all(isinstance(data.get(key), str) for key in texts) or not is_aside(data["environment"], data["aside"]):
             raise ValueError("it does not say which environments it is about")
         archive, counts, problem = data.get("archive"), data.get("counts"), data.get("problem")
+        revision = data.get("revision")
         if not isinstance(counts, dict | None) or any(type(count) is not int for count in (counts or {}).values()):
             raise ValueError("it does not say what the database held")
         return cls(
@@ -110,6 +113,7 @@ class Journal:
             migrations=int(data["migrations"]),
             archive=archive if isinstance(archive, str) else None,
             counts=counts,
+            revision=revision if isinstance(revision, str) else None,
             begun=data.get("begun") is True,
             problem=problem if isinstance(problem, str) else None,
             interrupted=data.get("interrupted") is True,

@@ -21,6 +21,10 @@ UNSTEADY = timedelta(hours=1)
 """A trouble that comes back within this is the same one, which comes and goes."""
 CALM = timedelta(minutes=10)
 """One that comes and goes counts as over after so long without it, so that it is not told at each turn."""
+UNSEEN = "unseen"
+"""The area of what could not be looked at."""
+UNSEEN_AFTER_S = 600.0
+"""For so long a check may not be possible before that is told: a busy host is no blind one."""
 _LINES = 20
 MOST_OPEN = 2000
 """Troubles that are remembered. More than a catalog has jobs means that something else is wrong."""
@@ -52,10 +56,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look found. `areas` are those that it could look at: of the others it says nothing."""
+    """What a look found. `areas` are those that it could look at: of the others it says nothing, nor of the keys in
+    `unseen`, which are the part of an area that could not be looked at.
+    """
 
     problems: tuple[Problem, ...]
     areas: frozenset[str]
+    unseen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,32 @@ def area_of(key: str) -> str:
     return key.partition(":")[0]
 
 
+def unseen(key: str, event: Event, why: str, *, job: str | None = None, tags: tuple[str, ...] = ()) -> Problem:
+    """Return that an area, or the part of it that `key` names, could not be looked at, and `why`.
+
+    It is told as `event`: to those who would be told, could it be seen.
+    """
+    return Problem(
+        f"{UNSEEN}:{key}",
+        event,
+        f"it could not be looked at, so nobody knows: {why}",
+        about=f"the look at {area_of(key)}",
+        job=job,
+        tags=tags,
+        after_s=UNSEEN_AFTER_S,
+        command="orchctl watchdog --dry-run",
+    )
+
+
+def blind(troubles: Mapping[str, Trouble], now: datetime) -> dict[str, datetime]:
+    """Return what of the watchdog's memory could not be looked at for too long, and since when, by area or key."""
+    return {
+        key.partition(":")[2]: trouble.since
+        for key, trouble in troubles.items()
+        if area_of(key) == UNSEEN and trouble.well is None and now - trouble.since >= timedelta(seconds=UNSEEN_AFTER_S)
+    }
+
+
 def decide(
     looked: Looked,
     before: Mapping[str, Trouble],
@@ -156,7 +189,7 @@ def decide(
             trouble = replace(trouble, told=now, channels=tuple(sorted({*trouble.channels, *ways})))
             (new if first else again).append(key)
         opened[key] = trouble
-    for key, left, message in _ending(before, seen, looked.areas, host, now):
+    for key, left, message in _ending(before, seen, looked, host, now):
         if left is not None:
             opened[key] = left
         if message is not None:
@@ -174,7 +207,7 @@ def decide(
 
 def well_now(looked: Looked, well_at: Mapping[str, datetime], now: datetime) -> dict[str, datetime]:
     """Return when nothing was wrong in each area last."""
-    wrong = {problem.area for problem in looked.problems}
+    wrong = {problem.area for problem in looked.problems} | {area_of(key) for key in looked.unseen}
     return {**well_at, **dict.fromkeys(looked.areas - wrong, now)}
 
 
@@ -191,7 +224,7 @@ def _now(problem: Problem, had: Trouble | None, well_at: datetime | None, now: d
 
 
 def _ending(
-    before: Mapping[str, Trouble], seen: Iterable[str], areas: frozenset[str], host: str, now: datetime
+    before: Mapping[str, Trouble], seen: Iterable[str], looked: Looked, host: str, now: datetime
 ) -> Iterator[tuple[str, Trouble | None, Message | None]]:
     """Yield what is left of each trouble that is not seen now, and the message of its end, if it has ended."""
     for key, trouble in before.items():
@@ -199,7 +232,7 @@ def _ending(
             continue
         if trouble.over is not None:
             yield key, trouble if now - trouble.over < UNSTEADY else None, None
-        elif area_of(key) not in areas:
+        elif area_of(key) not in looked.areas or key in looked.unseen:
             yield key, trouble, None
         elif trouble.told is None:
             yield key, None, None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchctl.core.legacy import Scope
-from orchctl.core.unit_text import quoted
+from orchctl.core.unit_text import literal, quoted
 
 SERVICE = "orchctl-watchdog.service"
 TIMER = "orchctl-watchdog.timer"
@@ -77,7 +77,7 @@ def service(watch: Watch) -> str:
         "Type=oneshot",
         *([f"User={watch.user}"] if system and watch.user is not None else []),
         f"Environment=TMPDIR=%t/{RUNTIME}",
-        *(f"EnvironmentFile=-{_path(path)}" for path in watch.env_files),
+        *(f"EnvironmentFile=-{_plain(path)}" for path in watch.env_files),
         f"ExecStart=:{quoted(program)} {' '.join(map(quoted, words))}",
         # Something is wrong, was not delivered now, or somebody looks by hand: no failure of the unit.
         "SuccessExitStatus=3 4 11",
@@ -90,7 +90,7 @@ def service(watch: Watch) -> str:
         "TasksMax=64",
         *_HARDENED,
         *(_HARDENED_SYSTEM if system else ()),
-        *(f"ReadWritePaths=-{_path(path)}" for path in watch.writes if system),
+        *(f"ReadWritePaths=-{_word(path)}" for path in watch.writes if system),
     ]
     return "\n".join(lines) + "\n"
 
@@ -113,5 +113,13 @@ def timer() -> str:
     )
 
 
-def _path(path: str) -> str:
-    return quoted(path) if any(char in path for char in ' "\\') else path.replace("%", "%%")
+def _plain(path: str) -> str:
+    """Return a path for a setting that is one path to the end of its line, which systemd does not unquote."""
+    if any(char in path for char in "*?["):
+        raise ValueError(f"{path} holds a character that systemd takes for a pattern")
+    return literal(path)
+
+
+def _word(path: str) -> str:
+    """Return a path for a setting that is a list of words."""
+    return quoted(path) if any(char in path for char in ' "\\') else literal(path)

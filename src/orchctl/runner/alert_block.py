@@ -16,8 +16,8 @@ from pydantic import Field
 from orchctl.errors import OrchctlError
 from orchctl.wiring import alert_host
 
-_threads: dict[tuple[str, str], list[threading.Thread]] = {}
-"""By catalog and channel."""
+_threads: dict[tuple[str, str, bool], list[threading.Thread]] = {}
+"""By catalog and channel, and whether what they send is written down."""
 _guard = threading.Lock()
 
 
@@ -37,16 +37,19 @@ class AlertChannel(NotificationBlock):
         except (OrchctlError, ValueError, OSError) as error:
             raise NotificationError(f"not told: {error}") from error
         self.logger.debug("alert through %s: %s", self.channel, said)
-        if said == "queued":
-            _send_soon(self.catalog, self.channel)
+        if said == alert_host.UNWRITTEN:
+            self.logger.warning("an alert through %s could not be written down, and is sent all the same", self.channel)
+        if said in {"queued", alert_host.UNWRITTEN}:
+            _send_soon(self.catalog, self.channel, unwritten=said == alert_host.UNWRITTEN)
 
 
-def _send_soon(catalog: str, channel: str) -> None:
+def _send_soon(catalog: str, channel: str, *, unwritten: bool = False) -> None:
     """See to it that somebody looks into the box from now on: one thread may be about to end, a second one is not."""
     with _guard:
-        alive = [thread for thread in _threads.get((catalog, channel), []) if thread.is_alive()]
+        alive = [thread for thread in _threads.get((catalog, channel, unwritten), []) if thread.is_alive()]
         if len(alive) < 2:
-            thread = threading.Thread(target=alert_host.deliver, args=(catalog, channel), daemon=True)
+            words = {"unwritten": unwritten}
+            thread = threading.Thread(target=alert_host.deliver, args=(catalog, channel), kwargs=words, daemon=True)
             alive.append(thread)
             thread.start()
-        _threads[catalog, channel] = alive
+        _threads[catalog, channel, unwritten] = alive

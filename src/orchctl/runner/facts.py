@@ -160,15 +160,20 @@ class Facts:
     def _environment(
         self, values: Mapping[str, str], env: Mapping[str, str], read: Mapping[str, str]
     ) -> dict[str, str]:
-        """Return a command's environment: the worker's, less what is Prefect's, with the catalog's and ours on top.
+        """Return a command's environment: the worker's, less what is Prefect's and what alerts and logs are sent with,
+        with the catalog's and ours on top.
 
         `read` are the variables of the job's files.
         """
-        inherited = accounts.inherited(self.host.environment, self.who.account)
-        if (loki := self.catalog.logs.loki) is not None and loki.url_env is not None:
-            inherited.pop(loki.url_env, None)  # the address of Loki is no business of a command
+        inherited = accounts.inherited(self.host.environment, self.who.account, hidden=self._hidden)
         own = {key: templates.render(text, values) for key, text in env.items()}
         return {**inherited, **own, **read, **{_variable(word): value for word, value in values.items()}}
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        """The variables with which alerts and logs are sent: no business of a command."""
+        loki = self.catalog.logs.loki
+        return self.host.hidden | ({loki.url_env} if loki is not None and loki.url_env is not None else set())
 
     def outputs(self, declared: tuple[str, ...], values: Mapping[str, str], log: Log) -> list[dict[str, Any]]:
         """Return what declared outputs are now. Raises nothing: where they cannot be looked at, that is logged."""
@@ -195,7 +200,7 @@ class Facts:
 
     def masker(self, command: Command) -> Masker:
         """Return what keeps the secrets of a command out of everything it leaves."""
-        return Masker.of({**self.host.environment, **command.env})
+        return Masker.of(self.host.environment, command.env, hidden=self._hidden)
 
     def tell_of(self, command: Command, pid: int) -> None:
         """Tell the guard of a command that has begun."""

@@ -108,7 +108,8 @@ class Host:
     """Everything outside that a run touches, given by `wiring`.
 
     `later_due` answers which later slot of the run's deployment is due too, None where none is; it is only
-    asked where the answer matters. `environment` is what the command inherits. `tell` keeps the guard
+    asked where the answer matters. `environment` is what the command inherits, but for the variables of `hidden`: they
+    hold secrets of alerts. `tell` keeps the guard
     informed (`runner.guard`). `legacy_running` answers which legacy services of a job run now; it raises OrchctlError
     where that cannot be known. `eyes` look at what systemd did; None: nothing does. `as_of` gives the instant of an
     as-of mode for a date; it raises OrchctlError. `chance` is a random share from 0 to 1. `ship` is where lines and
@@ -124,6 +125,7 @@ class Host:
     git_sha: Callable[[str], str | None]
     find_outputs: FindOutputs
     environment: Mapping[str, str]
+    hidden: frozenset[str] = frozenset()
     later_due: Callable[[datetime], datetime | None] = lambda _slot: None
     tell: Callable[..., None] = lambda **_facts: None
     legacy_running: Callable[[Job], tuple[str, ...]] = lambda _job: ()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from orchctl.core import alert_box, alert_heard
-from orchctl.core.alert_box import Box, Due
+from orchctl.core.alert_box import Box, Due, Told
 from orchctl.core.alert_heard import Heard, Known
 from orchctl.core.alerts import Alerts, Channel, Message
 from orchctl.core.alerts_applied import AppliedAlerts
@@ -27,17 +30,29 @@ WATCHDOG_LOOKS = timedelta(minutes=5)
 _LONGEST_NAP_S = 60.0
 """Nobody else sends meanwhile, so nothing is due earlier than was said; but a clock may be set."""
 _LOG_MOST = 1 << 16
-_SENT_WITHIN_S = 30.0
+_SENT_WITHIN_S = 60.0
+"""A mail server that takes its time gives ten answers before a mail is taken."""
+UNWRITTEN = "queued in memory"
+"""What becomes of an event where it cannot be written down."""
+_TROUBLE = (OrchctlError, OSError)
 
 
 class Boxes(Protocol):
     """The boxes of the channels. See `adapters/alert_boxes.py`."""
 
+    def catalogs(self) -> tuple[str, ...]: ...  # noqa: D102
     def applied(self, catalog: str) -> AppliedAlerts | None: ...  # noqa: D102
     def box(self, catalog: str, channel: str) -> Box: ...  # noqa: D102
     def change(self, catalog: str, channel: str, change: Callable[[Box], tuple[Box, _T]]) -> _T: ...  # noqa: D102
     def sending(self, catalog: str, channel: str, *, wait: bool) -> AbstractContextManager[bool]: ...  # noqa: D102
     def watchdog_looked(self) -> datetime | None: ...  # noqa: D102
+
+
+class Spare(Boxes, Protocol):
+    """Boxes in memory, for what cannot be written. See `adapters/alert_boxes.py`."""
+
+    def newer(self, catalog: str, channel: str) -> Mapping[str, Mapping[str, Told]] | None: ...  # noqa: D102
+    def settled(self, catalog: str, channel: str) -> None: ...  # noqa: D102
 
 
 class RunTree(Protocol):
@@ -56,7 +71,7 @@ class Post(Protocol):
 
     def send(self, channel: Channel, letter: Letter, *, within_s: float) -> Answer: ...  # noqa: D102
     def note(  # noqa: D102
-        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int
+        self, catalog: str, channel: str, answer: Answer, at: datetime, *, waiting: int, dropped: int
     ) -> str | None: ...
 
 
@@ -67,6 +82,7 @@ class Ears:
         self,
         *,
         boxes: Boxes,
+        spare: Spare,
         applied: Applied,
         owners: Owners,
         tree: Callable[[str], RunTree],
@@ -74,11 +90,12 @@ class Ears:
         host: str,
         now: Callable[[], datetime],
     ) -> None:
-        self._boxes, self._applied, self._owners, self._tree = boxes, applied, owners, tree
+        self._boxes, self._spare = boxes, spare
+        self._applied, self._owners, self._tree = applied, owners, tree
         self._mask, self._host, self._now = mask, host, now
 
     def hear(self, body: str, *, catalog: str, channel: str) -> str:
-        """Take an event in; return what became of it: `queued`, or why it is not told.
+        """Take an event in; return what became of it: `queued`, `UNWRITTEN`, or why it is not told.
 
         Raises OrchctlError where alerts are not in force on this host, ValueError where the body is not ours.
         """
@@ -90,7 +107,9 @@ class Ears:
         if heard.pool is not None and self._watched():
             return "the watchdog tells of workers"
         found = self._catalog(heard)
-        if found is not None and found.name != catalog:
+        # What was applied on another host is not known here; its tag says whose it is.
+        others = found.name != catalog if found is not None else heard.catalogs and catalog not in heard.catalogs
+        if others:
             return "it is of another catalog"
         known = self._known(heard, found)
         event = alert_heard.event_of(heard, known)
@@ -100,7 +119,24 @@ class Ears:
         if not route.takes(event, job=heard.job if heard.pool is None else None, tags=known.tags):
             return "the route does not take it"
         message = alert_heard.message(heard, known, event, host=self._host, ui_url=force.ui_url).masked(self._mask)
-        return tell(self._boxes, catalog, channel, message, force.alerts, now=self._now())
+        return self._tell(catalog, channel, message, force.alerts)
+
+    def _tell(self, catalog: str, channel: str, message: Message, alerts: Alerts) -> str:
+        """Put a message into the box; where that cannot be written (a full disk), into one in memory, and say so."""
+        newer, now = self._spare.newer(catalog, channel), self._now()
+
+        def hear(box: Box) -> tuple[Box, str]:
+            return alert_box.hear(box if newer is None else replace(box, troubles=newer), message, alerts, now=now)
+
+        try:
+            said = self._boxes.change(catalog, channel, hear)
+        except _TROUBLE as error:
+            why = f"(sent without being written down: {error})"
+            message = replace(message, reason=f"{message.reason or ''} {why}".strip())
+            said = tell(self._spare, catalog, channel, message, alerts, now=now)
+            return UNWRITTEN if said == "queued" else said
+        self._spare.settled(catalog, channel)
+        return said
 
     def _in_force(self, catalog: str, channel: str) -> AppliedAlerts:
         force = self._boxes.applied(catalog)
@@ -167,15 +203,19 @@ def deliver(
     now: Callable[[], datetime],
     sleep: Callable[[float], None],
     wait: bool,
+    left: Callable[[], float] = lambda: math.inf,
 ) -> int:
     """Send what is in the box of a channel; return how many messages were taken.
 
     `wait`: until the box is empty, also for what is to be sent later; else only what is due now, and nothing where
-    somebody else is sending.
+    somebody else is sending. `left`: how many seconds there are; with less than one nothing more is begun.
+
+    Raises OrchctlError or OSError where the box cannot be written and nobody waits. Then nothing is sent: it would be
+    sent again at every look.
     """
     sent = 0
     with boxes.sending(catalog, channel, wait=wait) as mine:
-        while mine:
+        while mine and left() >= 1:
             force = boxes.applied(catalog)
             target = force.alerts.channels.get(channel) if force is not None else None
             if force is None or target is None:
@@ -187,12 +227,30 @@ def deliver(
                     break
                 sleep(min(_LONGEST_NAP_S, max(0.05, due.wait_s)))
                 continue
-            sent += _send(boxes, catalog, target, due, alerts, post=post, now=now)
+            change = _Insisting(boxes, catalog, channel, sleep if wait else None).change
+            change(lambda box: (alert_box.begun(box, now=now()), None))
+            sent += _send(catalog, target, due, alerts, post=post, now=now, change=change)
     return sent
 
 
+class _Insisting:
+    """Changes a box. `sleep` None: it raises where that cannot be written; else it tries until it can."""
+
+    def __init__(self, boxes: Boxes, catalog: str, channel: str, sleep: Callable[[float], None] | None) -> None:
+        self._boxes, self._catalog, self._channel, self._sleep = boxes, catalog, channel, sleep
+
+    def change(self, change: Callable[[Box], tuple[Box, _T]]) -> _T:
+        """Change it."""
+        while True:
+            try:
+                return self._boxes.change(self._catalog, self._channel, change)
+            except _TROUBLE:
+                if self._sleep is None:
+                    raise
+            self._sleep(_LONGEST_NAP_S)
+
+
 def _send(
-    boxes: Boxes,
     catalog: str,
     channel: Channel,
     due: Due,
@@ -200,6 +258,7 @@ def _send(
     *,
     post: Post,
     now: Callable[[], datetime],
+    change: Callable[[Callable[[Box], tuple[Box, Box]]], Box],
 ) -> int:
     """Send one message and write down what came of it; return 1 where it was taken, else 0."""
     if due.message is None:
@@ -209,16 +268,61 @@ def _send(
     answer = post.send(channel, letter, within_s=_SENT_WITHIN_S)
     ended = now()
 
-    def after(box: Box) -> tuple[Box, int]:
+    def after(box: Box) -> tuple[Box, Box]:
         if answer.ok:
             box = alert_box.sent(box, due.numbers, alerts, now=ended)
         else:
-            box = alert_box.failed(box, answer.said, now=ended)
-        return box, len(box.waiting)
+            box = alert_box.failed(box, due.numbers, answer, now=ended)
+        return box, box
 
-    waiting = boxes.change(catalog, channel.name, after)
-    post.note(catalog, channel.name, answer, ended, waiting=waiting)
+    box = change(after)
+    post.note(catalog, channel.name, answer, ended, waiting=len(box.waiting), dropped=box.dropped)
     return int(answer.ok)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of going over the boxes: how many messages were taken, how many still wait, and what went wrong."""
+
+    sent: int = 0
+    waiting: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def deliver_all(
+    boxes: Boxes,
+    *,
+    post: Post,
+    now: Callable[[], datetime],
+    sleep: Callable[[float], None],
+    left: Callable[[], float],
+) -> Round:
+    """Send what is due in the boxes of every applied catalog, by that catalog's own channels. Raises nothing: where
+    something is wrong with one of them, the others go on.
+
+    `left`: how many seconds there are; with less than one nothing more is begun, and what waits is only counted.
+    """
+    sent, waiting, problems = 0, 0, list[str]()
+    try:
+        catalogs = boxes.catalogs()
+    except _TROUBLE as error:
+        return Round(problems=(str(error),))
+    for catalog in catalogs:
+        try:
+            force = boxes.applied(catalog)
+        except _TROUBLE as error:
+            problems.append(f"catalog {catalog}: {error}")
+            continue
+        for channel in force.alerts.channels if force is not None else ():
+            try:
+                if boxes.box(catalog, channel).waiting:
+                    sent += deliver(boxes, catalog, channel, post=post, now=now, sleep=sleep, wait=False, left=left)
+            except Exception as error:  # noqa: BLE001 - one channel that breaks must not silence the others
+                said = str(error) if isinstance(error, OrchctlError) else f"unexpected {type(error).__name__}: {error}"
+                problems.append(f"channel {channel} of catalog {catalog}: {said}")
+            with contextlib.suppress(*_TROUBLE):
+                waiting += len(boxes.box(catalog, channel).waiting)
+    return Round(sent, waiting, tuple(problems))
 
 
 def _id(catalog: str, channel: Channel, due: Due) -> str:

@@ -192,7 +192,7 @@ def _state(route: Route, catalog: str, proposed: Proposed | None) -> str:
     names = {each.name for each in proposed.plan.automations.values() if alerts_plan.is_of(each.name, catalog, route)}
     blocks = {alerts_plan.block_name(catalog, channel) for channel in route.channels}
     pending = [each for each in proposed.plan.changes if each.name in names or each.name in blocks]
-    if any(each.action == "create" for each in pending):
+    if any(each.action == "create" and each.kind == "automation" for each in pending):
         return "not applied"
     if pending or proposed.writes:
         return "differs"

@@ -38,6 +38,8 @@ def no_half_restore(archive: str | None) -> None:
 def back_up(world: World, to: Path | None, keep: int | None) -> Made:
     """Make an archive in `to` (None: `backups` in the state directory), then remove all but the newest `keep`.
 
+    One that an unfinished upgrade needs to put the database back is never removed.
+
     The lock of the host is held only while the state is copied and the database's snapshot is taken: no handover is
     half in an archive. It is waited for a minute. Raises Locked after that, GateRefused where there is no database of
     this host's, BackupBroken where the database is damaged: then no older archive is removed.
@@ -49,12 +51,13 @@ def back_up(world: World, to: Path | None, keep: int | None) -> Made:
         with world.shelf.staging(folder) as staging, ExitStack() as held:
             with _exclusive(world):
                 at = world.now().replace(microsecond=0)
-                left_out = world.shelf.gather(staging)
+                gathered = world.shelf.gather(staging)
                 taken = held.enter_context(database.snapshot())
             world.say(f"copying {database.shown}")
-            taken.write(staging / backup.DUMPS[database.kind])
+            dump = backup.DUMPS[database.kind]
+            taken.write(staging / dump)
             held.close()
-            members, facts = world.shelf.members(staging), world.facts
+            members, facts = world.shelf.members(staging, [dump, *gathered.paths]), world.facts
             manifest = Manifest(
                 created_at=at,
                 hostname=facts.hostname,
@@ -68,7 +71,7 @@ def back_up(world: World, to: Path | None, keep: int | None) -> Made:
             archive = world.shelf.put(folder, manifest, staging)
         world.shelf.note_backup(archive)
         removed = _prune(world, folder, archive, keep)
-    return Made(archive, removed, left_out)
+    return Made(archive, removed, gathered.left_out)
 
 
 @contextmanager
@@ -90,7 +93,13 @@ def _exclusive(world: World) -> Iterator[None]:
 def _prune(world: World, folder: Path, newest: Archive, keep: int | None) -> tuple[str, ...]:
     if keep is None:
         return ()
-    surplus = backup.surplus(world.shelf.archives(folder), newest.manifest, keep)
+    needed = world.shelf.needed()
+    surplus = [
+        archive
+        for archive in backup.surplus(world.shelf.archives(folder), newest.manifest, keep)
+        # By its name: one folder can be named in two ways.
+        if needed is None or Path(archive.path).name != Path(needed).name
+    ]
     for archive in surplus:
         world.shelf.remove(archive)
     return tuple(archive.path for archive in surplus)
@@ -100,7 +109,7 @@ def _prune(world: World, folder: Path, newest: Archive, keep: int | None) -> tup
 class Here:
     """What is known of the server of this host. `settings` are those of the installation, with secrets; `named` is the
     API that option or environment names, `started` that of a server which `host up` started and nobody stopped; `own`
-    is where that one's database is.
+    is where that one's database is. `half_restored`: a restore was interrupted, which may have moved that one aside.
     """
 
     installation: Installation | None
@@ -108,10 +117,11 @@ class Here:
     named: str | None
     started: str | None
     own: Path
+    half_restored: bool = False
 
 
 def database_of(here: Here) -> Sqlite | Postgres:
-    """Return where the database of this host's server is.
+    """Return where the database of this host's server is, or will be where its restore is run again.
 
     Raises GateRefused where there is no such server: its database cannot be reached through the API.
     """
@@ -132,7 +142,7 @@ def database_of(here: Here) -> Sqlite | Postgres:
             return database_url.of_settings(here.settings, installed.home)
         except ValueError as error:
             raise StateBroken(f"{installed.settings}: {error}") from error
-    if not here.own.exists():
+    if not here.own.exists() and not here.half_restored:
         raise GateRefused(
             f"there is no server of this host's: no installation, and no database {here.own}",
             hint="`orchctl host up` starts one; --state-dir says which one is meant",

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from orchctl.core.backup import Archive, Database, Held, Manifest, Member, Moved, OpenRun, Part
+from orchctl.core.backup import Archive, Database, Gathered, Held, Manifest, Member, Moved, OpenRun, Part
 from orchctl.core.database_url import Kind
 
 
@@ -33,11 +33,12 @@ class Shelf(Protocol):
 
     def folder(self, to: Path | None) -> Path: ...  # noqa: D102
     def staging(self, folder: Path) -> AbstractContextManager[Path]: ...  # noqa: D102
-    def gather(self, staging: Path) -> tuple[str, ...]: ...  # noqa: D102
-    def members(self, staging: Path) -> tuple[Member, ...]: ...  # noqa: D102
+    def gather(self, staging: Path) -> Gathered: ...  # noqa: D102
+    def members(self, staging: Path, paths: Collection[str]) -> tuple[Member, ...]: ...  # noqa: D102
     def put(self, folder: Path, manifest: Manifest, staging: Path) -> Archive: ...  # noqa: D102
     def archives(self, folder: Path) -> Sequence[Archive]: ...  # noqa: D102
     def remove(self, archive: Archive) -> None: ...  # noqa: D102
+    def needed(self) -> str | None: ...  # noqa: D102
     def unfinished_restore(self) -> str | None: ...  # noqa: D102
     def newest(self) -> Path | None: ...  # noqa: D102
     def note_backup(self, archive: Archive) -> None: ...  # noqa: D102

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from orchctl.core import doctor_alerts as told
 from orchctl.core import doctor_host as host
 from orchctl.core import doctor_server as server
 from orchctl.core.alerts import Watchdog
@@ -135,7 +136,7 @@ def _permissions(seen: Seen) -> Iterator[Finding]:
 
 def _secrets(seen: Seen) -> Iterator[Finding]:
     kept, unread = list[Kept](), list[str]()
-    for what, path, optional in _secret_files(seen):
+    for path, (what, optional) in _secret_files(seen).items():
         try:
             facts = seen.world.facts.file(path)
         except OrchctlError:
@@ -151,17 +152,27 @@ def _secrets(seen: Seen) -> Iterator[Finding]:
 _ENV_FILE = "an environment file of a job"
 
 
-def _secret_files(seen: Seen) -> Iterator[tuple[str, str, bool]]:
-    """Yield what each file is for, its path, and whether it may be missing."""
+def _secret_files(seen: Seen) -> dict[str, tuple[str, bool]]:
+    """Return by path what each file is for, and whether it may be missing."""
     installed, alerts, catalog = seen.installation.or_none(), seen.alerts.or_none(), seen.read_catalog.or_none()
+    found: dict[str, tuple[str, bool]] = {}
     if installed is not None:
-        yield "the settings of server and workers", installed.settings, False
-    for path in dict.fromkeys(path for job in (catalog.jobs.values() if catalog else ()) for path in job.env_files):
-        yield _ENV_FILE, path.removeprefix("-"), path.startswith("-")
+        found[installed.settings] = ("the settings of server and workers", False)
+    for path in seen.world.watchdog_files():
+        found.setdefault(path, ("variables of the watchdog's unit", False))
+    for path in (path for job in (catalog.jobs.values() if catalog else ()) for path in job.env_files):
+        found.setdefault(path.removeprefix("-"), (_ENV_FILE, path.startswith("-")))
+    loki = catalog.logs.loki if catalog is not None else None
+    if loki is not None and loki.url_file is not None:
+        found.setdefault(loki.url_file, ("the address of Loki", False))
     for channel in alerts.channels.values() if alerts is not None else ():
         for secret in channel.secrets:
             if secret.file is not None:
-                yield f"a secret of the channel {channel.name}", secret.file, False
+                found.setdefault(secret.file, (f"a secret of the channel {channel.name}", False))
+    dead_man = alerts.watchdog.dead_man if alerts is not None else None
+    if dead_man is not None and dead_man.file is not None:
+        found.setdefault(dead_man.file, ("the dead-man address", False))
+    return found
 
 
 def _leftovers(seen: Seen) -> Iterator[Finding]:
@@ -177,7 +188,7 @@ def _leftovers(seen: Seen) -> Iterator[Finding]:
 def _backups(seen: Seen) -> Iterator[Finding]:
     last = seen.world.last_backup()
     there: FileFacts | None = seen.world.facts.file(last.path) if last is not None else None
-    yield from host.backups(last, now=seen.now, there=there is not None)
+    yield from host.backups(last, now=seen.now, there=there)
 
 
 def _alerts(seen: Seen) -> Iterator[Finding]:
@@ -188,12 +199,11 @@ def _alerts(seen: Seen) -> Iterator[Finding]:
         yield failed_look("alerts", found)
     else:
         deliveries = seen.world.deliveries(seen.read_catalog.or_none())
-        yield from host.alerts(found, deliveries, watched=seen.world.watched(), now=seen.now)
+        yield from told.alerts(found, deliveries, watched=seen.world.watched(), now=seen.now)
         if found is not None:
-            yield from host.given_up(seen.sampled(f"{seen.home()}/{_GIVEN_UP}"), now=seen.now)
+            yield from told.given_up(seen.sampled(f"{seen.home()}/{_GIVEN_UP}"), now=seen.now)
             prefect = seen.prefect()
-            if not seen.world.alerts_applied(found, seen.catalog(), prefect):
-                yield host.unapplied()
+            yield from told.in_prefect(seen.world.alerts_in_prefect(found, seen.catalog(), prefect))
 
 
 _GIVEN_UP = "dlq"

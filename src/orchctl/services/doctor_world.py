@@ -13,6 +13,7 @@ from orchctl.core.catalog import Catalog, CronTrigger
 from orchctl.core.crontab import CronEntry
 from orchctl.core.deliveries import Delivery
 from orchctl.core.doctor import Finding, unknown
+from orchctl.core.doctor_alerts import InPrefect, Watched
 from orchctl.core.doctor_facts import Backup, Disk, FileFacts, Listener, Requirement, Sampled, Who
 from orchctl.core.doctor_hosts import Mount
 from orchctl.core.doctor_server import port_of
@@ -83,9 +84,9 @@ class World:
     `connect` gives a client with our credentials, `bare` one without; `ours`: whether we have any. `background` are the
     processes of `host up`, `stack` the units of an installation, `changed_units` those whose files are not what this
     orchctl would install. `unfinished_restore`: the archive whose restore was interrupted; `unfinished_upgrade`: what
-    is unfinished, in words. `alerts` None: there is no alerts.toml; `alerts_applied`: whether Prefect and this host
+    is unfinished, in words. `alerts` None: there is no alerts.toml; `alerts_in_prefect`: whether Prefect and this host
     have what it says; `deliveries`: how each channel answered last. The last three are asked with the catalog, `alerts`
-    and `deliveries` with None where it cannot be read. `watched` is when the watchdog looked last, None: never.
+    and `deliveries` with None where it cannot be read. `watchdog_files` are those that its unit reads variables from.
     """
 
     config_dir: str
@@ -110,9 +111,10 @@ class World:
     applied: Applied
     tree: Callable[[str], ManifestTree]
     alerts: Callable[[Catalog | None], Alerts | None]
-    alerts_applied: Callable[[Alerts, Catalog, Server], bool]
+    alerts_in_prefect: Callable[[Alerts, Catalog, Server], InPrefect]
     deliveries: Callable[[Catalog | None], Sequence[Delivery]]
-    watched: Callable[[], datetime | None]
+    watched: Callable[[], Watched]
+    watchdog_files: Callable[[], Sequence[str]]
     last_backup: Callable[[], Backup | None]
     facts: Facts
     now: Callable[[], datetime]

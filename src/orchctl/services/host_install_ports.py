@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+from orchctl.core.doctor_facts import Requirement
 from orchctl.core.installation import Installation, Scope
 from orchctl.services.ports import Prefect, StackHost
 
@@ -46,6 +48,12 @@ class Units(Protocol):
     def linger(self, on: bool) -> None: ...  # noqa: D102
 
 
+class UnitHost(StackHost, Protocol):
+    """Server and workers of an installation. See `adapters/unit_stack.py`."""
+
+    def failure(self) -> str | None: ...  # noqa: D102
+
+
 class Records(Protocol):
     """What is remembered of an installation. See `adapters/installed.py`."""
 
@@ -57,6 +65,8 @@ class Records(Protocol):
     def settings_text(self) -> str | None: ...  # noqa: D102
     def write_settings(self, text: str) -> None: ...  # noqa: D102
     def remove_settings(self) -> None: ...  # noqa: D102
+    def keep_settings(self, at: datetime) -> str: ...  # noqa: D102
+    def kept_settings(self) -> str | None: ...  # noqa: D102
     def make_home(self, path: str) -> None: ...  # noqa: D102
 
 
@@ -66,18 +76,22 @@ class Host:
 
     `hostname` is its name. `stack` returns what acts on the units of an installation, `connect` a client for its API.
     `background` are the processes that `host up` has started and that run. `may_run` and `may_keep` say whether a user
-    may run a program, and write into a folder.
+    may run a program, and write into a folder. `needs` is what orchctl needs of an interpreter's packages, with what is
+    there. `no_way_to_database` says why a server with these settings would not reach its database, of an interpreter
+    and as a user; None: it would. `new_auth` and `free_port` are the same each time: what was shown is what is done.
     """
 
     units: Units
     records: Records
-    stack: Callable[[Installation], StackHost]
+    stack: Callable[[Installation], UnitHost]
     connect: Callable[[Installation], Prefect]
     background: Callable[[], Collection[str]]
     port_is_free: Callable[[int], bool]
     free_port: Callable[[], int]
     may_run: Callable[[str, str], bool]
     may_keep: Callable[[str, str], bool]
+    needs: Callable[[str], Sequence[Requirement]]
+    no_way_to_database: Callable[[Mapping[str, str], str, str], str | None]
     new_auth: Callable[[], str]
     hostname: str
 

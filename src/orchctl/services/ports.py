@@ -158,6 +158,7 @@ class StackHost(Protocol):
     def api_url(self) -> str | None: ...  # noqa: D102
     def log_path(self, name: str) -> Path | str: ...  # noqa: D102
     def log_tail(self, name: str) -> str: ...  # noqa: D102
+    def port_is_anothers(self) -> bool: ...  # noqa: D102
 
 
 class LegacyUnits(Protocol):

@@ -80,8 +80,9 @@ def prune(world: World, ages: Mapping[Kind, int], agreed: Pruned | None = None) 
 
     `agreed` is what was proposed of the same world: only its kinds go, and its problems are told with those that
     come; None: nobody was asked. Raises Locked where another prune is at work, Interrupted, with how
-    far it came, and the error of all that was wanted where nothing could be done for it.
+    far it came, and the error of the only kind that was wanted where nothing could be done for it.
     """
+    wanted = len(ages)
     if agreed is not None:
         ages = {kind: age for kind, age in ages.items() if kind in agreed.cutoffs}
     work = _Work(world, ages, changes=True)
@@ -95,7 +96,7 @@ def prune(world: World, ages: Mapping[Kind, int], agreed: Pruned | None = None) 
     done = work.result()
     if agreed is not None:
         done = replace(done, problems=(*agreed.problems, *done.problems))
-    if done.is_empty and len(done.problems) == 1:
+    if wanted == 1 and done.is_empty and len(done.problems) == 1:
         raise done.problems[0].error
     return done
 

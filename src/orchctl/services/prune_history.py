@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from orchctl.core import backfill, retention
+from orchctl.core.catalog import Catalog
 from orchctl.core.deployments import LABEL_CATALOG, TAG
 from orchctl.core.limits import QUEUE
 from orchctl.core.remote import RemoteDeployment, RemoteRun
@@ -38,7 +39,8 @@ class History:
         self._prefect: HistoryServer = self.world.prefect()
         self._gone = 0
         self._over: dict[str, bool] = {}
-        self._ours: dict[str, bool] = {}
+        self._applied: dict[str, Catalog | None] = {}
+        self._newest: dict[str, str | None] = {}
 
     def would(self) -> Iterator[Act]:
         """Yield, by job, how many would go. The server counts; only runs of backfills are looked at one by one."""
@@ -102,32 +104,56 @@ class History:
         if run.id in held:
             self._note(_NEWEST, job, 1)
             return True
-        if job == GONE and not self._is_ours(str(run.parameters.get("digest"))):
+        if job == GONE and not self._is_ours(run):
+            return True
+        if job == GONE and run.id == self._newest_of(run.flow_id):
+            self._note(_NEWEST, job, 1)
             return True
         asked_by = run.parameters.get("backfill")
-        if asked_by and not self._is_over(str(asked_by), str(run.parameters.get("job"))):
+        if asked_by and not self._is_over(str(asked_by), run):
             self._note("its backfill is not over, or not all of it is old enough", job, 1)
             return True
         return False
 
-    def _is_ours(self, digest: str) -> bool:
-        """Whether a run of a job that is gone was one of this catalog: it was applied on this host under that name."""
-        if digest not in self._ours:
+    def _applied_for(self, run: RemoteRun) -> Catalog | None:
+        """Return the catalog that a run was of, None where it was not applied on this host."""
+        digest = str(run.parameters.get("digest"))
+        if digest not in self._applied:
             try:
-                applied = self.world.applied.read(digest)
+                self._applied[digest] = self.world.applied.read(digest)
             except OrchctlError:
-                applied = None
-            self._ours[digest] = applied is not None and applied.name == self.world.catalog.name
-        return self._ours[digest]
+                self._applied[digest] = None
+        return self._applied[digest]
 
-    def _is_over(self, id: str, name: str) -> bool:  # noqa: A002 - the word of the domain
+    def _is_ours(self, run: RemoteRun) -> bool:
+        """Whether a run of a job that is gone was one of this catalog: it was applied on this host under that name."""
+        applied = self._applied_for(run)
+        return applied is not None and applied.name == self.world.catalog.name
+
+    def _newest_of(self, flow_id: str | None) -> str | None:
+        """Return the run of a flow without deployment that ended last, None where that is not known."""
+        if flow_id is None:
+            return None
+        if flow_id not in self._newest:
+            newest = self._prefect.last_ended(flow_id)
+            self._newest[flow_id] = newest.id if newest is not None else None
+        return self._newest[flow_id]
+
+    def _is_over(self, id: str, run: RemoteRun) -> bool:  # noqa: A002 - the word of the domain
         """Whether all runs of a backfill may go: who asks for it again would else find some, and run the rest anew."""
         if id not in self._over:
-            job = self.world.catalog.jobs.get(name)
-            summary = self.world.folders(job.data_root).summary(id) if job is not None else None
-            summed_up = retention.is_over(summary, self.cutoff)
+            summed_up = any(
+                retention.is_over(self.world.folders(root).summary(id), self.cutoff) for root in self._roots(run)
+            )
             self._over[id] = summed_up and self._prefect.all_ended(backfill.TAG + id, self.cutoff)
         return self._over[id]
+
+    def _roots(self, run: RemoteRun) -> Iterator[str]:
+        """Yield the data roots of a run's job: that of now, and that of the catalog which the run was of."""
+        for catalog in (self.world.catalog, self._applied_for(run)):
+            job = catalog.jobs.get(str(run.parameters.get("job"))) if catalog is not None else None
+            if job is not None:
+                yield job.data_root
 
     def _note(self, why: str, job: str, count: int) -> None:
         if count:

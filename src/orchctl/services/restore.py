@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from orchctl.core import backup
 from orchctl.core.backup import Archive, Database, Moved, OpenRun, Part
 from orchctl.core.database_url import Kind
-from orchctl.errors import BackupBroken, GateRefused
+from orchctl.errors import BackupBroken, GateRefused, OrchctlError
 from orchctl.services.backup_ports import Place, PrefectDatabase, Scratch, Unpacked, World
 
 _VERIFY, _RESTORE = "verify", "restore"
@@ -69,10 +69,11 @@ class Target:
     encryption_key: str | None
 
 
-def verify(world: World, desk: Desk, path: Path | None) -> Verified:
+def verify(world: World, desk: Desk, path: Path | None, *, foreign: bool = False) -> Verified:
     """Try an archive (None: the newest that is remembered): every digest, its database in a server, its counts.
 
-    Nothing of the host is touched. Raises BackupBroken where it is not whole, GateRefused where none is remembered.
+    Nothing of the host is touched. Raises BackupBroken where it is not whole, GateRefused where none is remembered, or
+    there is no room. What is found broken is remembered, unless it is `foreign`: what tries it is not this host's.
     """
     with world.alone("host verify"):
         found = path or world.shelf.newest()
@@ -81,7 +82,8 @@ def verify(world: World, desk: Desk, path: Path | None) -> Verified:
         try:
             archive, counts, blocks = _tried(world, desk, found)
         except BackupBroken as error:
-            world.shelf.note_broken(found, error.message, world.now())
+            if not foreign:
+                world.shelf.note_broken(found, error.message, world.now())
             raise
         at = world.now()
         if (archive.manifest.hostname, archive.manifest.state_dir) == (world.facts.hostname, world.facts.state_dir):
@@ -118,13 +120,20 @@ def restore(world: World, desk: Desk, target: Target, path: Path, parts: Sequenc
     """Put parts of an archive in place; what was there stays beside. Repeatable after a kill at any instant.
 
     The database is tried first, in a server, which also ends the runs that must not go on (`core.backup.over`) and
-    frees the places that they held; only then is anything moved. Raises GateRefused while a server or worker runs,
-    BackupBroken before anything was changed where the archive is not whole.
+    frees the places that they held; only then is anything moved. What fails leaves no copy of the database. Raises
+    GateRefused while a server or worker runs, or where there is no room, BackupBroken before anything was changed where
+    the archive is not whole.
     """
-    with world.alone("host restore"), world.exclusive("host restore"), desk.unpack(path) as unpacked:
+    with (
+        world.alone("host restore"),
+        world.exclusive("host restore"),
+        desk.unpack(path) as unpacked,
+        ExitStack() as staged,
+    ):
         archive, settled, moved = unpacked.archive, tuple[Settled, ...](), list[Moved]()
         _fits(world, target, unpacked, parts)
         if "database" in parts:
+            staged.enter_context(_dropped_where_it_fails(world.database()))
             settled = _stage(world, desk, target, unpacked)
         # Once more: what was tried took a while.
         _stopped(world, target, parts)
@@ -140,6 +149,17 @@ def restore(world: World, desk: Desk, target: Target, path: Path, parts: Sequenc
                 target.place.check(archive.manifest, part)
         target.place.end()
     return Restored(archive, tuple(parts), tuple(moved), settled)
+
+
+@contextmanager
+def _dropped_where_it_fails(database: PrefectDatabase) -> Iterator[None]:
+    """Remove what was to be put in place: left there, it would keep a full disk full."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OrchctlError):
+            database.drop(_RESTORE)
+        raise
 
 
 def _stage(world: World, desk: Desk, target: Target, unpacked: Unpacked) -> tuple[Settled, ...]:

@@ -145,15 +145,18 @@ def _wait_for_server(host: StackHost, prefect: Prefect, clock: Clock) -> None:
             prefect.version()
         except PrefectUnreachable:
             return False
-        return True
+        return _is_ours(host)
 
-    _wait(
-        answers,
-        SERVER_PATIENCE_S,
-        clock,
-        alive=lambda: host.alive(SERVER),
-        failed=lambda: _not_up(host, SERVER, "the server does not answer"),
-    )
+    def failed() -> OrchctlError:
+        why = "another program has its port" if host.port_is_anothers() else "the server does not answer"
+        return _not_up(host, SERVER, why)
+
+    _wait(answers, SERVER_PATIENCE_S, clock, alive=lambda: host.alive(SERVER), failed=failed)
+
+
+def _is_ours(host: StackHost) -> bool:
+    """Whether it is this host's own server that answers where it should: another one may have its port."""
+    return host.alive(SERVER) and not host.port_is_anothers()
 
 
 def _wait_for_effect(host: StackHost, prefect: Prefect, clock: Clock) -> None:
@@ -237,11 +240,14 @@ def status(
         why = error.message
     detail = f"Prefect {version} at {prefect.shown}" if version else why
     ours = url == host.api_url()
+    serves = version is not None
+    if serves and ours and not _is_ours(host):
+        serves, detail = False, f"another program answers at {prefect.shown}, and not the server of this host"
     parts = [
         Part(
             SERVER,
             host.pid(SERVER) if ours else None,
-            version is not None,
+            serves,
             detail,
             _log(host, SERVER) if ours else None,
         )

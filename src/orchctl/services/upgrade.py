@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from pathlib import Path
+from typing import Literal, NoReturn
 
 from orchctl.core import backup as archives
 from orchctl.core import upgrade as rules
@@ -17,8 +18,12 @@ from orchctl.services.upgrade_ports import Asked, World
 from orchctl.services.upgrade_switch import Done
 
 _ROOM = 1.3
-_COPIES = 4
-"""An archive is unpacked, tried and put back beside the database: as many copies of it at most."""
+_COPIES: tuple[Mapping[Literal["archives", "state", "database"], int], ...] = (
+    {"archives": 1, "state": 2},
+    {"archives": 3},
+    {"archives": 2, "state": 1, "database": 1},
+)
+"""How many copies of the database there are at most, and where: tried, archived once more, put back (or changed)."""
 _PREFECT = "prefect"
 _AS_BEFORE = "nothing was changed, and all runs as before"
 
@@ -84,7 +89,7 @@ def propose(world: World, asked: Asked) -> Plan:
         return Plan(environment, before, after, (), 0, ())
     _works(world, after)
     migrations = _migrations(world, environment, before, after)
-    _room(world, environment)
+    _room(world, environment, asked.to)
     return Plan(environment, before, after, changes, migrations, upgrade_switch.names(world, world.hands.runs()))
 
 
@@ -149,19 +154,27 @@ def _migrations(world: World, environment: str, before: str, after: str) -> int 
     return world.environments.migrations(environment, after, world.backup.database().kind)
 
 
-def _room(world: World, environment: str) -> None:
-    needed = int(world.environments.needs_bytes(environment) * _ROOM)
-    _enough(environment, needed, world.free_bytes(environment))
-    if world.its.server:
-        state_dir = world.its.state_dir
-        _enough(state_dir, (world.database_bytes() or 0) * _COPIES, world.free_bytes(state_dir))
-
-
-def _enough(path: str, needed: int, free: int) -> None:
-    if free < needed:
-        raise GateRefused(
-            f"{needed / 1e6:.0f} MB are needed where {path} is, and {free / 1e6:.0f} MB are free", hint="make room"
-        )
+def _room(world: World, environment: str, to: Path | None) -> None:
+    """Raise GateRefused where a disk has not the room for all that is made on it."""
+    state_dir, found = world.its.state_dir, world.database_size() if world.its.server else None
+    folder, size = found or (state_dir, 0)
+    places = {"archives": str(to or Path(state_dir, "backups")), "state": state_dir, "database": folder}
+    copy = (environment, int(world.environments.needs_bytes(environment) * _ROOM))
+    most: dict[int, tuple[int, list[str], int]] = {}
+    for copies in _COPIES:
+        needs: dict[int, list[tuple[str, int]]] = {}
+        for path, needed in (copy, *((places[name], count * size) for name, count in copies.items())):
+            if needed:
+                needs.setdefault(world.disk(path).device, []).append((path, needed))
+        for device, there in needs.items():
+            made = (sum(needed for _, needed in there), [path for path, _ in there], world.disk(there[0][0]).free)
+            most[device] = max(most.get(device, made), made)
+    for needed, paths, free in most.values():
+        if free < needed:
+            where = f"{' and '.join(paths)} {'is' if len(paths) == 1 else 'are'}"
+            raise GateRefused(
+                f"{needed / 1e6:.0f} MB are needed where {where}, and {free / 1e6:.0f} MB are free", hint="make room"
+            )
 
 
 def carry_out(world: World, asked: Asked, planned: Plan) -> NoReturn:
@@ -211,9 +224,10 @@ def _prepared(world: World, asked: Asked, journal: Journal) -> Journal:
     environments.mark(aside, journal.id)
     if not world.its.server:
         return journal
-    made = backup.back_up(world.backup, asked.to, None)
+    # Each takes the lock of backups itself, the trial in a process of its own.
+    made = upgrade_back.beside_no_backup(world, lambda: backup.back_up(world.backup, asked.to, None))
     world.say(f"trying Prefect {journal.after} on a copy of the database")
-    world.hands.try_archive(aside, made.archive.path)
+    upgrade_back.beside_no_backup(world, lambda: world.hands.try_archive(aside, made.archive.path))
     kind = world.backup.database().kind
     return replace(journal, migrations=environments.new_migrations(environment, aside, kind))
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from orchctl.core import host_units, upgrade
 from orchctl.core.installation import SERVER_UNIT
 from orchctl.core.upgrade import Journal
-from orchctl.errors import Interrupted, Locked, OrchctlError
+from orchctl.errors import GateRefused, Interrupted, Locked, OrchctlError
 from orchctl.services import host_install, restore, stack
 from orchctl.services.upgrade_ports import World
 
@@ -28,6 +28,7 @@ LOOK_PATIENCE_S = 60.0
 _POLL_S = 0.5
 _SHOWN = 5
 _COMMAND = "host upgrade"
+T = TypeVar("T")
 
 
 @contextmanager
@@ -57,10 +58,30 @@ def put_back(world: World, journal: Journal) -> NoReturn:
             archive = journal.archive if journal.restores else None
             if archive is not None:
                 _note_counts(world, journal)
-                _restore(world, archive)
+                _restored(world, journal, archive)
             world.environments.exchange(journal.environment, journal.aside)
             world.say(f"{journal.environment} is the old one again")
             world.hands.go_on(journal.environment)
+
+
+def _restored(world: World, journal: Journal, archive: str) -> None:
+    """Put the database back; where somebody has it open, and with that kept its tables as they were, leave it."""
+    try:
+        _restore(world, archive)
+    except GateRefused as error:
+        if not _untouched(world, journal):
+            raise
+        world.say(f"{error.message}\nits tables are those of before, and it stays as it is")
+
+
+def _untouched(world: World, journal: Journal) -> bool:
+    """Whether no restore has begun, and no change of the tables came to its end: PostgreSQL's are transactions."""
+    database = world.backup.database()
+    if database.kind != "postgresql" or world.backup.shelf.unfinished_restore() is not None:
+        return False
+    with contextlib.suppress(OrchctlError), database.snapshot() as held:
+        return journal.revision is not None and held.database.revision == journal.revision
+    return False
 
 
 def _note_counts(world: World, journal: Journal) -> None:
@@ -251,27 +272,36 @@ def _free(_command: str) -> AbstractContextManager[None]:
 
 def locked(world: World) -> AbstractContextManager[None]:
     """Hold the lock of the host; the process before this one had it until now, and others want it for a moment."""
-    return _patiently(world, world.exclusive, LOCK_PATIENCE_S)
+    return _held(world, world.exclusive, LOCK_PATIENCE_S)
 
 
 def no_backup(world: World) -> AbstractContextManager[None]:
     """Keep backups, and trials of them, from being made; one that is at work is waited for."""
-    return _patiently(world, world.backup.alone, BACKUP_PATIENCE_S)
+    return _held(world, world.backup.alone, BACKUP_PATIENCE_S)
+
+
+def beside_no_backup(world: World, act: Callable[[], T]) -> T:
+    """Do what keeps backups and trials of them away by itself, when none is at work any more."""
+    return _patiently(world, act, BACKUP_PATIENCE_S)
 
 
 @contextmanager
-def _patiently(world: World, lock: Callable[[str], AbstractContextManager[None]], patience_s: float) -> Iterator[None]:
-    deadline, said = world.clock.monotonic() + patience_s, False
+def _held(world: World, lock: Callable[[str], AbstractContextManager[None]], patience_s: float) -> Iterator[None]:
     with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(lock(_COMMAND))
-                break
-            except Locked as error:
-                if world.clock.monotonic() >= deadline:
-                    raise
-                if not said:
-                    world.say(f"waiting: {error.message}")
-                    said = True
-                world.clock.sleep(_POLL_S)
+        _patiently(world, lambda: held.enter_context(lock(_COMMAND)), patience_s)
         yield
+
+
+def _patiently(world: World, act: Callable[[], T], patience_s: float) -> T:
+    """Return what `act` does, as soon as it is no longer Locked; raise that where it is for too long."""
+    deadline, said = world.clock.monotonic() + patience_s, False
+    while True:
+        try:
+            return act()
+        except Locked as error:
+            if world.clock.monotonic() >= deadline:
+                raise
+            if not said:
+                world.say(f"waiting: {error.message}")
+                said = True
+            world.clock.sleep(_POLL_S)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from orchctl.core.database_url import Kind
-from orchctl.core.doctor_facts import Requirement
+from orchctl.core.doctor_facts import Disk, Requirement
 from orchctl.core.installation import Installation
 from orchctl.core.upgrade import Change, Journal, Wanted
 from orchctl.services import backup_ports, restore
@@ -48,15 +48,16 @@ class Hands(Protocol):
     """What is done to processes of this host. See `adapters/upgrade_hands.py`.
 
     `runs` are the flow runs that processes of this host are at work for; `let_go` ends a worker and not what it runs;
-    `try_archive` restores an archive on trial with the packages of an environment, `migrate` changes the database's
-    tables with them. `go_on` never returns: it runs the same command with the packages of an environment; a signal to
-    stop waits from there until `heed_signals`, and none counts any more from `ignore_signals` on.
+    `try_archive` restores an archive on trial with the packages of an environment (Locked while a backup is at work),
+    `migrate` changes the database's tables with them, and says now and then that it goes on. `go_on` never returns: it
+    runs the same command with the packages of an environment; a signal to stop waits from there until `heed_signals`,
+    and none counts any more from `ignore_signals` on.
     """
 
     def runs(self) -> Collection[str]: ...  # noqa: D102
     def let_go(self, unit: str) -> None: ...  # noqa: D102
     def try_archive(self, environment: str, archive: str) -> None: ...  # noqa: D102
-    def migrate(self, environment: str) -> None: ...  # noqa: D102
+    def migrate(self, environment: str, say: Callable[[str], None]) -> None: ...  # noqa: D102
     def go_on(self, environment: str) -> NoReturn: ...  # noqa: D102
     def runs_from(self, environment: str) -> bool: ...  # noqa: D102
     def heed_signals(self) -> None: ...  # noqa: D102
@@ -69,8 +70,8 @@ class World:
 
     `options` say on a command line where catalog and state directory are. `needs`: the requirements of the orchctl of
     an interpreter, with what is installed. `within`: whether a version is within bounds. `in_use`: what of server and
-    workers runs, in words. `unfinished` are the jobs with an unfinished handover. `free_bytes` says what is free where
-    a path is or would be, `database_bytes` how large the database is, None where that cannot be seen. `alone`
+    workers runs, in words. `unfinished` are the jobs with an unfinished handover. `disk` is the file system where a
+    path is or would be, `database_size` the folder of the database and its bytes, None where it is no file. `alone`
     keeps two upgrades apart, `exclusive` is the lock of the host.
     """
 
@@ -87,8 +88,8 @@ class World:
     within: Callable[[str, str], bool]
     in_use: Callable[[], Sequence[str]]
     unfinished: Callable[[], Collection[str]]
-    free_bytes: Callable[[str], int]
-    database_bytes: Callable[[], int | None]
+    disk: Callable[[str], Disk]
+    database_size: Callable[[], tuple[str, int] | None]
     alone: Callable[[str], AbstractContextManager[None]]
     exclusive: Callable[[str], AbstractContextManager[None]]
     clock: Clock

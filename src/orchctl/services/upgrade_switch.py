@@ -55,7 +55,8 @@ def switch(world: World, journal: Journal, *, to: Path | None, patience_s: float
         back.at_rest(world)
         if world.its.server:
             made = backup.back_up(back.unlocked(world).backup, to, None).archive
-            journal = replace(journal, archive=made.path, counts=made.manifest.database.counts)
+            held_then = made.manifest.database
+            journal = replace(journal, archive=made.path, counts=held_then.counts, revision=held_then.revision)
         journal = _written(world, replace(journal, step="switching"))
         world.environments.exchange(journal.environment, journal.aside)
         world.hands.go_on(journal.aside)
@@ -141,7 +142,7 @@ def _finished(world: World, journal: Journal) -> stack.Status:
         if journal.step != "starting":
             journal = _written(world, replace(journal, step="migrating", begun=True))
         world.say("changing the database's tables")
-        world.hands.migrate(journal.environment)
+        world.hands.migrate(journal.environment, world.say)
     journal = _written(world, replace(journal, step="starting", begun=True))
     host_install.up(world.host, world.its, world.clock, world.say)
     status = back.look(world)

@@ -10,19 +10,19 @@ from datetime import datetime, timedelta
 
 from orchctl.core import deployments as wanted
 from orchctl.core import doctor_host, slots, status
-from orchctl.core.alerts import Alerts
+from orchctl.core.alerts import Alerts, Event
 from orchctl.core.alerts import Watchdog as Settings
 from orchctl.core.catalog import Catalog, Job
 from orchctl.core.doctor_facts import Backup, Disk
 from orchctl.core.durations import human
 from orchctl.core.remote import RemoteDeployment, RemoteWorker
 from orchctl.core.watch import Problem
-from orchctl.errors import OrchctlError, PrefectRejected, StateBroken
+from orchctl.errors import OrchctlError, PrefectRejected
 from orchctl.services.ports import Owners, Prefect
 from orchctl.services.watch_ports import Clock, OpenHandovers, World
 
 SERVER, WORKER, AHEAD, HANDOVER = "server", "worker", "ahead", "handover"
-DISK, BACKUPS, CATALOG, OWNER = "disk", "backups", "catalog", "owner"
+DISK, BACKUPS, CATALOG, OWNER, MISSED = "disk", "backups", "catalog", "owner", "missed"
 PATIENCE_S = 12.0
 """How long the server has to answer, in all: a look must end before the next one begins."""
 BOOTING_S = 180.0
@@ -39,8 +39,27 @@ _POLL_S = 2.0
 _OUT_INODES = 0.02
 
 
+EVENTS: Mapping[str, Event] = {
+    SERVER: "server_gone",
+    WORKER: "worker_gone",
+    AHEAD: "nothing_scheduled",
+    HANDOVER: "handover_unfinished",
+    OWNER: "handover_unfinished",
+    DISK: "disk_full",
+    BACKUPS: "backups_old",
+    CATALOG: "catalog_invalid",
+    MISSED: "missed_slots",
+}
+"""What is told of each area."""
+
+
 class Unseen(Exception):
     """A check could not be made; its words say why."""
+
+
+def why(error: Exception) -> str:
+    """Say why something could not be looked at."""
+    return str(error) if isinstance(error, (Unseen, OrchctlError)) else f"unexpected {type(error).__name__}: {error}"
 
 
 def server(world: World, prefect: Prefect) -> Iterator[Problem]:
@@ -111,7 +130,7 @@ def live_jobs(catalog: Catalog, owners: Owners) -> tuple[dict[str, Job], list[Pr
             continue
         try:
             owner = owners.read(name) if job.has_legacy else None
-        except StateBroken as error:
+        except OrchctlError as error:
             problems.append(_broken(OWNER, name, job.tags, error))
             continue
         if not job.has_legacy or (owner is not None and not owner.draining):
@@ -167,14 +186,14 @@ def handovers(found: OpenHandovers, catalog: Catalog | None, settings: Settings)
     """See which handovers are unfinished. Raises Unseen."""
     try:
         names = found.unfinished()
-    except StateBroken as error:
+    except OrchctlError as error:
         raise Unseen(error.message) from error
     for name in names:
         job = catalog.jobs.get(name) if catalog is not None else None
         tags = job.tags if job is not None else ()
         try:
             opened = found.open_of(name)
-        except StateBroken as error:
+        except OrchctlError as error:
             yield _broken(HANDOVER, name, tags, error)
             continue
         if opened is None:
@@ -192,7 +211,7 @@ def handovers(found: OpenHandovers, catalog: Catalog | None, settings: Settings)
         )
 
 
-def _broken(area: str, job: str, tags: tuple[str, ...], error: StateBroken) -> Problem:
+def _broken(area: str, job: str, tags: tuple[str, ...], error: OrchctlError) -> Problem:
     return Problem(
         f"{area}:{job}", "handover_unfinished", error.message, job=job, tags=tags, command=f"orchctl status {job}"
     )

@@ -13,6 +13,7 @@ from orchctl.core.deliveries import Answer, Letter
 from orchctl.core.doctor_facts import Backup, Disk
 from orchctl.core.handover_journal import Handover
 from orchctl.core.watch_memory import Known, Memory, Written
+from orchctl.services.alert_delivery import Round
 from orchctl.services.ports import Claims, ManifestTree, Owners, Prefect, PrefectRule
 
 
@@ -79,8 +80,8 @@ class World:
     `in_force` is asked with the digest that was in force last. `prefect` gives a client that waits no longer than it
     is told, in seconds; it may raise OrchctlError. `places` are what must not fill up, by what lies there. `backup`
     gives the last one. `alerts_problem`: what is wrong with alerts.toml, where `alerts` is the last that was valid;
-    `state_place`: where the watchdog's own state lies. `waiting` sends what Prefect's automations told of a catalog and
-    could not be delivered, in the seconds that are left, and returns how many messages were taken.
+    `state_place`: where the watchdog's own state lies. `others` sends what Prefect's automations told, of every catalog
+    of this host, and could not be delivered, in the seconds that are left; it never raises.
     """
 
     alerts: Alerts
@@ -98,7 +99,7 @@ class World:
     places: Callable[[Catalog | None], Mapping[str, str]]
     backup: Callable[[], Backup | None]
     post: Post
-    waiting: Callable[[str, Alerts, Callable[[], float]], int]
+    others: Callable[[Callable[[], float]], Round]
     store: Store
     clock: Clock
     host: str

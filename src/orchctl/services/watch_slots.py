@@ -23,7 +23,6 @@ from orchctl.services.runs import Window
 from orchctl.services.watch_checks import Unseen
 from orchctl.services.watch_ports import World
 
-MISSED = "missed"
 AT_A_TIME = timedelta(hours=6)
 """For so long ahead the instants are asked for at once: that starts a Prefect, which takes a second."""
 LONGEST = timedelta(days=7)
@@ -37,10 +36,13 @@ _EXECUTED = frozenset({"running", "success", "failed", "crashed", "cancelled"})
 
 @dataclass(slots=True)
 class Slots:
-    """What a look at the slots found. `watched` is what to remember."""
+    """What a look at the slots found. `watched` is what to remember; `unseen` says by job why its slots could not be
+    looked at: those of the others were.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     watched: dict[str, Watched] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
 
 
 def look(world: World, catalog: Catalog, live: Mapping[str, Job], before: Mapping[str, Watched]) -> Slots:
@@ -62,8 +64,14 @@ def look(world: World, catalog: Catalog, live: Mapping[str, Job], before: Mappin
         # Where not all instants are known yet, the rest comes with the next look.
         end = max(since[name], min(until[name], known.end))
         if name in due:
-            missed = _judged(world, job, known.of(rules[name], since[name], end), missed, now)
+            try:
+                missed = _judged(world, job, known.of(rules[name], since[name], end), missed, now)
+            except Exception as error:  # noqa: BLE001 - one job that breaks must not silence the others
+                found.unseen[name] = checks.why(error)
+                end = since[name]  # The next look begins where this one did.
         found.watched[name] = Watched(rules[name], end, missed)
+        if name in found.unseen:
+            continue
         if missed is not None:
             found.problems.append(_problem(job, missed))
     return found
@@ -167,7 +175,7 @@ def _problem(job: Job, missed: Missed) -> Problem:
     when = f"{missed.first:%Y-%m-%d %H:%M:%S}Z"
     span = f"{missed.count} slots, from {when} to {missed.last:%Y-%m-%d %H:%M:%S}Z," if many else f"the slot {when}"
     return Problem(
-        f"{MISSED}:{job.name}",
+        f"{checks.MISSED}:{job.name}",
         "missed_slots",
         f"{span} {'were' if many else 'was'} not run, and the job has not run since",
         job=job.name,

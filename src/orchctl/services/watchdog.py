@@ -22,7 +22,6 @@ from orchctl.errors import OrchctlError
 from orchctl.services import watch_checks as checks
 from orchctl.services import watch_slots
 from orchctl.services.ports import Prefect
-from orchctl.services.watch_checks import Unseen
 from orchctl.services.watch_ports import Post, Store, World
 
 WHOLE_S = 45.0
@@ -46,11 +45,13 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look. `unseen` says by area why it could not be looked at; `notes` what else is to be said.
+    """One look. `unseen` says why an area, or the part of it that a key names, could not be looked at, each of which is
+    a problem too; `notes` what else is to be said.
 
     `decided` is what there was to tell, `sent` what came of it. `waiting` counts the messages that are yet to be
-    delivered. `pinged` is what the dead-man address answered, None where it was not asked: not all is well, or there is
-    none. `dry`: nothing was sent, and nothing is remembered.
+    delivered, those of Prefect's automations too; `blocked`: not all of those could be counted, or sent. `pinged` is
+    what the dead-man address answered, None where it was not asked: not all is well, or there is none. `dry`: nothing
+    was sent, and nothing is remembered.
     """
 
     at: datetime
@@ -62,6 +63,7 @@ class Look:
     waiting: int = 0
     pinged: Answer | None = None
     dry: bool = False
+    blocked: bool = False
 
     @property
     def undelivered(self) -> bool:
@@ -96,10 +98,8 @@ class _Seen:
         """Make a check; where it cannot be made, say why, and nothing of its area."""
         try:
             found = list(find())
-        except (Unseen, OrchctlError) as error:
-            self.unseen[area] = str(error)
         except Exception as error:  # noqa: BLE001 - one check that breaks must not silence the others
-            self.unseen[area] = f"unexpected {type(error).__name__}: {error}"
+            self.unseen[area] = checks.why(error)
         else:
             self.problems += found
             self.areas.add(area)
@@ -117,9 +117,10 @@ def watchdog(world: World, *, dry: bool = False) -> Look:
     # Only trying it tells: before anything is decided, so that it is told as everything else is.
     written = Written() if dry else world.store.remember(memory, now)
     seen.check(STATE, lambda: _unwritten(written, world.state_place))
+    seen.check(watch.UNSEEN, lambda: _unseen(seen.unseen, in_force.catalog))
     # What cannot be remembered has no beginning: it could never have lasted long enough to be told.
     problems = seen.problems if written.kept else [replace(each, after_s=0.0) for each in seen.problems]
-    looked = Looked(tuple(problems), frozenset(seen.areas))
+    looked = Looked(tuple(problems), frozenset(seen.areas), frozenset(seen.unseen))
     decided = watch.decide(
         looked, memory.troubles, memory.well_at, world.alerts, host=world.host, now=now, mask=world.mask
     )
@@ -134,7 +135,7 @@ def watchdog(world: World, *, dry: bool = False) -> Look:
         digest=in_force.catalog.digest if in_force.catalog is not None else memory.digest,
     )
     look = _told(world, in_force.name, memory, look, begun)
-    return _pinged(world, _rest(world, in_force.catalog, look, begun))
+    return _pinged(world, _rest(world, look, begun))
 
 
 def _look(world: World, catalog: Catalog | None, problem: str | None, memory: Memory) -> _Seen:
@@ -160,10 +161,20 @@ def _look(world: World, catalog: Catalog | None, problem: str | None, memory: Me
     def missed() -> Iterable[Problem]:
         found = watch_slots.look(world, catalog, live, memory.slots)
         seen.slots = found.watched
+        seen.unseen |= {f"{checks.MISSED}:{job}": why for job, why in found.unseen.items()}
         return found.problems
 
-    seen.check(watch_slots.MISSED, missed)
+    seen.check(checks.MISSED, missed)
     return seen
+
+
+def _unseen(unseen: Mapping[str, str], catalog: Catalog | None) -> Iterator[Problem]:
+    """Yield what could not be looked at: a watchdog that cannot see must not pass for one that sees nothing wrong."""
+    for key, why in unseen.items():
+        area = watch.area_of(key)
+        job = catalog.jobs.get(key.partition(":")[2]) if catalog is not None else None
+        name, tags = (job.name, job.tags) if job is not None else (None, ())
+        yield watch.unseen(key, checks.EVENTS.get(area, "disk_full"), why, job=name, tags=tags)
 
 
 def _unwritten(written: Written, place: str) -> Iterator[Problem]:
@@ -220,16 +231,14 @@ def _told(world: World, catalog: str, memory: Memory, look: Look, begun: float) 
     return replace(look, sent=tuple(sent), waiting=len(outbox), notes=tuple(notes))
 
 
-def _rest(world: World, catalog: Catalog | None, look: Look, begun: float) -> Look:
-    """Use what is left of the time for what others could not deliver."""
-    if catalog is None:
-        return look
-    try:
-        sent = world.waiting(catalog.name, world.alerts, lambda: _left(world, begun))
-    except OrchctlError as error:
-        return replace(look, notes=(*look.notes, f"what waits for Prefect's alerts was not sent: {error.message}"))
-    said = f"{sent} of Prefect's alerts that had to wait {'was' if sent == 1 else 'were'} delivered"
-    return replace(look, notes=(*look.notes, said)) if sent else look
+def _rest(world: World, look: Look, begun: float) -> Look:
+    """Use what is left of the time for what others could not deliver, and count what of that still waits."""
+    found = world.others(lambda: _left(world, begun))
+    notes = [*look.notes, *(f"what waits for Prefect's alerts was not sent: {each}" for each in found.problems)]
+    if found.sent:
+        were = "was" if found.sent == 1 else "were"
+        notes.append(f"{found.sent} of Prefect's alerts that had to wait {were} delivered")
+    return replace(look, waiting=look.waiting + found.waiting, notes=tuple(notes), blocked=bool(found.problems))
 
 
 def _left(world: World, begun: float) -> float:
@@ -240,7 +249,7 @@ def _left(world: World, begun: float) -> float:
 def _pinged(world: World, look: Look) -> Look:
     """Ping the dead-man address where nothing is wrong, all could be looked at, and no message waits."""
     url = world.alerts.watchdog.dead_man
-    if url is None or look.problems or look.unseen or look.waiting or look.undelivered:
+    if url is None or look.problems or look.waiting or look.blocked or look.undelivered:
         return look
     return replace(look, pinged=world.post.ping(url, within_s=PING_S))
 
@@ -264,5 +273,7 @@ def send_test(world: Sending, names: Iterable[str], *, at: datetime) -> tuple[Se
     found = world.post.send_all(letters, world.alerts.channels, within_s=SENDING_S)
     waiting = Counter(letter.channel for letter in world.store.memory()[0].outbox)
     for name, answers in found.items():
-        world.store.note(world.catalog, name, answers[0], at, waiting=waiting[name])
+        # What never came to be sent says nothing of the channel: the server and the watchdog may well have its secret.
+        if answers[0].attempts:
+            world.store.note(world.catalog, name, answers[0], at, waiting=waiting[name])
     return tuple(Sent(name, message.subject, found[name][0]) for name in letters)

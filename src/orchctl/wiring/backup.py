@@ -105,6 +105,7 @@ def _database(app: App, environment: Mapping[str, str]) -> PrefectDatabase:
             named=app.settings.api_url,
             started=_background(app).api_url(),
             own=own,
+            half_restored=installed is None and unfinished_restore(app) is not None,
         )
     )
     return SqliteDatabase(Path(place.path)) if isinstance(place, Sqlite) else PostgresDatabase(place, environment)

@@ -12,13 +12,14 @@ from orchctl.adapters.deliveries import Deliveries
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.local_stack import LocalStack
 from orchctl.adapters.prefect_parse import bare_url
-from orchctl.core import host_units
+from orchctl.core import host_units, watch
+from orchctl.core.doctor_alerts import InPrefect, Watched
 from orchctl.core.installation import AUTH_CLIENT
 from orchctl.services import alerts
 from orchctl.services.doctor_world import Facts, World
 from orchctl.services.watch_ports import InForce
 from orchctl.wiring import App, backup, host, upgrade
-from orchctl.wiring.watchdog import last_applied
+from orchctl.wiring.watchdog import last_applied, timer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,9 +75,10 @@ def world(app: App, environment: Mapping[str, str]) -> World:
         applied=app.applied,
         tree=app.tree,
         alerts=lambda catalog: toml_files.alerts(settings.config_dir, catalog, trust=app.trusted),
-        alerts_applied=lambda found, catalog, prefect: _alerts_applied(app, prefect, found, catalog),
+        alerts_in_prefect=lambda found, catalog, prefect: _in_prefect(app, prefect, found, catalog),
         deliveries=lambda catalog: _deliveries(app, catalog),
-        watched=AlertBoxes(settings.state_dir).watchdog_looked,
+        watched=lambda: _watched(app),
+        watchdog_files=lambda: timer(app).env_files(str(settings.state_dir)),
         last_backup=lambda: backups.last(settings.state_dir).known,
         facts=_facts(app),
         now=app.now,
@@ -119,9 +121,16 @@ def _deliveries(app: App, catalog: Catalog | None) -> tuple[Delivery, ...]:
     return tuple(Deliveries(app.settings.state_dir).last(name).values())
 
 
-def _alerts_applied(app: App, prefect: Server, found: Alerts, catalog: Catalog) -> bool:
+def _in_prefect(app: App, prefect: Server, found: Alerts, catalog: Catalog) -> InPrefect:
     pools = sorted({job.work_pool for job in catalog.jobs.values()})
-    return alerts.propose(found, catalog.name, pools, prefect, AlertBoxes(app.settings.state_dir)).empty
+    proposed = alerts.propose(found, catalog.name, pools, prefect, AlertBoxes(app.settings.state_dir))
+    return InPrefect(proposed.empty, proposed.plan.switched_off)
+
+
+def _watched(app: App) -> Watched:
+    """Return what the watchdog saw last; what it cannot believe of its own memory, it tells itself."""
+    memory, _ = Deliveries(app.settings.state_dir).memory()
+    return Watched(AlertBoxes(app.settings.state_dir).watchdog_looked(), watch.blind(memory.troubles, app.now()))
 
 
 def _changed_units(app: App, its: Installation) -> list[str]:

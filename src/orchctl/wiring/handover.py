@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import uuid
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from orchctl.adapters import host_facts
 from orchctl.adapters.claims import Claims, Locks
 from orchctl.adapters.confirm_timer import ConfirmTimer
+from orchctl.adapters.prefect_parse import parse_address
 from orchctl.core.names import format_instant, run_id
-from orchctl.errors import OrchctlError, StateBroken
+from orchctl.errors import OrchctlError, PrefectUnreachable, StateBroken
 from orchctl.services import observe
 from orchctl.services.handover_steps import Hands
 from orchctl.services.prefect_side import PrefectSide
@@ -59,11 +61,16 @@ def hands(app: App, *, patience: float | None) -> Hands:
 
 
 def confirm_timer(app: App, environment: Mapping[str, str]) -> ConfirmTimer:
-    """Return the timers that roll jobs back by themselves: they run this same program, on the same folders."""
+    """Return the timers that roll jobs back by themselves: they run this same program, on the same folders.
+
+    Everybody may read a unit: a key in the API's address stays out of it. A rollback needs none; Prefect's part is then
+    owed, unless it is the server of `host install`, whose key is on the disk.
+    """
     settings = app.settings
     places = ["--config", str(settings.config_dir), "--state-dir", str(settings.state_dir)]
     if settings.api_url is not None:
-        places += ["--api-url", settings.api_url]
+        with contextlib.suppress(PrefectUnreachable):  # One that cannot be used is of no use to a rollback either.
+            places += ["--api-url", parse_address(settings.api_url).shown]
     return ConfirmTimer(
         app.systemd,
         lambda job: [sys.executable, "-m", "orchctl", *places, "rollback", job, "--yes"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchctl import wiring
-from orchctl.adapters import host_facts, local_stack, unit_links
-from orchctl.adapters.host_units import HostUnits, may_keep, may_run
+from orchctl.adapters import doctor_versions, host_facts, local_stack, unit_links
+from orchctl.adapters.host_units import HostUnits, may_keep, may_run, no_way_to_database
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.unit_stack import UnitStack
+from orchctl.core import host_settings
 from orchctl.core.installation import AUTH_CLIENT, Installation, Scope
 from orchctl.core.legacy import SYSTEM, Manager
 from orchctl.errors import GateRefused, NotBelieved, UsageError
@@ -55,10 +57,12 @@ def host(app: App, manager: Manager) -> Host:
         connect=lambda its: wiring.App(app.settings, _without_client()).connect(its.api_url),
         background=lambda: [name for name in app.stack.names() if app.stack.alive(name)],
         port_is_free=local_stack.is_free,
-        free_port=local_stack.free_port,
+        free_port=functools.cache(local_stack.free_port),
         may_run=may_run,
         may_keep=may_keep,
-        new_auth=lambda: f"orchctl:{secrets.token_urlsafe(32)}",
+        needs=doctor_versions.requirements,
+        no_way_to_database=no_way_to_database,
+        new_auth=functools.cache(lambda: f"orchctl:{secrets.token_urlsafe(32)}"),
         hostname=host_facts.here().hostname,
     )
 
@@ -83,8 +87,6 @@ class Words:
 
 def asked(app: App, words: Words) -> Asked:
     """Return what an installation is to be. Raises UsageError, GateRefused."""
-    from orchctl.core import host_settings
-
     before = app.installation
     root, environment = os.geteuid() == 0, wiring.environment()
     usual = before.scope if before else "system" if root else "user"
@@ -170,15 +172,22 @@ def put_back(app: App, pool: str, *, stopped: bool, attempts: int = 5) -> tuple[
     return strays.put_back(strays_of(app, attempts=attempts), pool, app.stack.worker_name(pool), stopped=stopped)
 
 
-def wait_for_server(app: App, *, patience_s: float, still: Callable[[], bool]) -> None:
-    """Wait until the API answers, as long as `still` says so. Raises OrchctlError after `patience_s` seconds."""
+def wait_for_server(
+    app: App, *, patience_s: float, still: Callable[[], bool], ours: Callable[[], bool] = lambda: True
+) -> None:
+    """Wait until the API answers, as long as `still` says so. Raises OrchctlError after `patience_s` seconds.
+
+    `ours`: whether it is the right program that answers.
+    """
     from orchctl.errors import PrefectUnreachable
 
     deadline = time.monotonic() + patience_s
     while True:
         try:
             app.connect(app.api_url, attempts=1).version()
-            return
+            if ours():
+                return
+            raise PrefectUnreachable("another program has the port of the server of this host")
         except PrefectUnreachable:
             if time.monotonic() >= deadline or not still():
                 raise
@@ -189,6 +198,12 @@ def main_process_lives() -> bool:
     """Whether the main process of the unit that runs us is there; True where no unit does."""
     pid = wiring.environment().get("MAINPID")
     return pid is None or not pid.isdigit() or host_facts.started_ticks(int(pid)) is not None
+
+
+def main_process_answers(app: App) -> bool:
+    """Whether the main process of the unit that runs us is what listens, as far as that is seen; True without one."""
+    pid, port = wiring.environment().get("MAINPID"), host_settings.port_of(app.api_url)
+    return pid is None or not pid.isdigit() or not local_stack.another_listens(port, int(pid))
 
 
 def was_told_to_stop() -> bool:

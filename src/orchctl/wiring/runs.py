@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchctl import wiring
 from orchctl.adapters import belief, host_facts, state_id
+from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.adapters.applied import AppliedCatalogs
 from orchctl.adapters.as_of import AsOf
 from orchctl.adapters.claims import Claims, Locks
@@ -35,6 +37,7 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
     if told := environment.get(STATE_ID_VARIABLE):
         state_id.check(state, told)
     looking = eyes(environment, state, None)
+    hidden = AlertBoxes(state).variables()
     return make(
         applied=AppliedCatalogs(state),
         owners=Owners(state),
@@ -45,16 +48,17 @@ def host(make: Callable[..., _T], *, later_due: Callable[[datetime], Any]) -> _T
         git_sha=host_facts.git_sha,
         find_outputs=host_facts.find_outputs,
         environment=environment,
+        hidden=hidden,
         later_due=later_due,
         eyes=looking,
         legacy_running=lambda job: observe.legacy_running(job, looking),
-        as_of=AsOf(environment).instant,
-        ship=lambda table, labels: _loki(table, labels, environment),
+        as_of=AsOf({key: value for key, value in environment.items() if key not in hidden}).instant,
+        ship=lambda table, labels: _loki(table, labels, environment, state),
     )
 
 
-def _loki(table: LokiTable, labels: Mapping[str, str], environment: Mapping[str, str]) -> Loki:
+def _loki(table: LokiTable, labels: Mapping[str, str], environment: Mapping[str, str], state: Path) -> Loki:
     # Few catalogs name one: the other runs do without.
     from orchctl.adapters.loki import Loki
 
-    return Loki(table, labels, environment)
+    return Loki(table, labels, environment, trust=belief.trusted(state, None))

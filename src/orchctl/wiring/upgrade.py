@@ -54,8 +54,8 @@ def world(app: App, say: Callable[[str], None]) -> World:
         within=doctor_versions.within,
         in_use=target.running,
         unfinished=lambda: app.unfinished,
-        free_bytes=lambda path: doctor_facts.disk(path).free,
-        database_bytes=lambda: _size(saved.database().shown),
+        disk=doctor_facts.disk,
+        database_size=lambda: _size(saved.database().shown),
         alone=lambda command: host_lock.held(settings.state_dir, command, lock=_LOCK),
         exclusive=app.exclusive,
         clock=host_wiring.clock(app),
@@ -63,10 +63,10 @@ def world(app: App, say: Callable[[str], None]) -> World:
     )
 
 
-def _size(shown: str) -> int | None:
-    """Return how large a database of SQLite is; what PostgreSQL's takes is not on this disk."""
+def _size(shown: str) -> tuple[str, int] | None:
+    """Return where a database of SQLite is, and how large; what PostgreSQL's takes is its server's."""
     with contextlib.suppress(OSError):
-        return Path(shown).stat().st_size
+        return str(Path(shown).parent), Path(shown).stat().st_size
     return None
 
 

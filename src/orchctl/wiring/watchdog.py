@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from orchctl.adapters import backups, doctor_facts, env_files, host_facts, host_lock, toml_files
 from orchctl.adapters.alert_boxes import AlertBoxes
 from orchctl.adapters.deliveries import Deliveries
-from orchctl.adapters.prefect_parse import bare_url
+from orchctl.adapters.installed import Installed
+from orchctl.adapters.prefect_parse import bare_url, parse_address
 from orchctl.adapters.prefect_rule import PrefectRule
 from orchctl.adapters.senders import Senders
 from orchctl.adapters.watch_timer import WatchTimer
@@ -22,8 +23,9 @@ from orchctl.core.alerts import Alerts, Channel
 from orchctl.core.deliveries import Answer, Letter
 from orchctl.core.mask import Masker
 from orchctl.core.watch_unit import Watch
-from orchctl.errors import CatalogInvalid, Locked, NotAllowed, OrchctlError, StateBroken
+from orchctl.errors import CatalogInvalid, Locked, NotAllowed, OrchctlError, StateBroken, UsageError
 from orchctl.services import alert_delivery
+from orchctl.services.alert_delivery import Round
 from orchctl.services.watch_ports import Clock, InForce, World
 from orchctl.services.watchdog import Sending, Standing
 
@@ -57,7 +59,7 @@ def sending(app: App, environment: Mapping[str, str]) -> Sending:
     return Sending(
         catalog=in_force(app, None).name,
         alerts=toml_files.alerts(directory, app.catalog_if_valid, trust=app.trusted) or Alerts(),
-        post=Senders(environment),
+        post=Senders(by_hand(app, environment), trust=app.trusted),
         store=Deliveries(app.settings.state_dir),
         host=host_facts.here().hostname,
         new_id=lambda: uuid.uuid4().hex,
@@ -86,7 +88,8 @@ def world(app: App, environment: Mapping[str, str], *, dry: bool = False) -> Wor
     alerts, problem = alerts_of(app, store, keep=not dry)
     installed = app.installation_if_believed
     home = installed.home if installed is not None else str(settings.state_dir)
-    senders = Senders(environment)
+    known = by_hand(app, environment)
+    senders = Senders(known, trust=app.trusted)
     return World(
         alerts=alerts,
         alerts_problem=problem,
@@ -103,13 +106,32 @@ def world(app: App, environment: Mapping[str, str], *, dry: bool = False) -> Wor
         places=lambda catalog: _places(str(settings.state_dir), home, catalog),
         backup=lambda: backups.last(settings.state_dir).known,
         post=senders,
-        waiting=lambda catalog, alerts, left: _deliver(app, senders, store, catalog, alerts, left),
+        others=lambda left: _deliver(app, senders, store, left),
         store=store,
         clock=Clock(time.monotonic, time.sleep, app.now, lambda: time.clock_gettime(time.CLOCK_BOOTTIME)),
         host=host_facts.here().hostname,
-        mask=Masker.of(environment).mask,
+        mask=Masker.of(known).mask,
         new_id=lambda: uuid.uuid4().hex,
     )
+
+
+def by_hand(app: App, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment, and below it what server and watchdog have besides, as far as it may be read.
+
+    That is the settings of `host install`, and the files of `watchdog install --env-file`: a secret that is there is
+    where it should be, also for who looks or tests a channel by hand.
+    """
+    if _spare(environment) is not None:
+        return dict(environment)  # It is the unit, and has all of them.
+    found: dict[str, str] = {}
+    installed = app.installation_if_believed
+    if installed is not None:
+        with contextlib.suppress(NotAllowed, StateBroken):
+            found |= Installed.settings(installed)
+    for path in timer(app).env_files(str(app.settings.state_dir)):
+        if installed is None or path != installed.settings:
+            found |= env_files.variables_or_none(path)
+    return {**found, **environment}
 
 
 def alerts_of(app: App, store: Deliveries, *, keep: bool = False) -> tuple[Alerts, str | None]:
@@ -175,14 +197,24 @@ def timer(app: App) -> WatchTimer:
 def watch(app: App, scope: WatchTimer, given: Sequence[str]) -> Watch:
     """Return what the unit is to run: this same program, on the same folders, for who keeps Prefect on this host.
 
-    `given` are files of variables, beside that of `host install`.
+    `given` are files of variables, beside that of `host install`. Raises UsageError where one is not for the eyes of
+    who runs the unit alone, or the API's address holds a key: everybody may read a unit, and the argv of what it runs.
     """
     settings, installed = app.settings, app.installation
     argv = [sys.executable, "-m", "orchctl", "--config", str(settings.config_dir)]
     argv += ["--state-dir", str(settings.state_dir)]
     if settings.api_url is not None:
-        argv += ["--api-url", settings.api_url]
+        address = parse_address(settings.api_url)
+        if address.userinfo is not None:
+            raise UsageError(
+                "the address of Prefect's API holds a user and a password, which the unit would show to everybody",
+                hint=f"name it without ({address.shown}); PREFECT_API_AUTH_STRING=user:password goes into a file for "
+                "--env-file, mode 0600",
+            )
+        argv += ["--api-url", address.shown]
     user = installed.user if installed is not None and installed.user != "root" else None
+    for path in given:
+        scope.check_env_file(path, user if scope.manager.scope == "system" else None)
     return Watch(
         argv=[*argv, "watchdog"],
         scope=scope.manager.scope,
@@ -218,24 +250,15 @@ class _Bounded:
         return self._senders.send(channel, letter, within_s=max(0.5, min(within_s, self._left())))
 
 
-def _deliver(
-    app: App, senders: Senders, store: Deliveries, catalog: str, alerts: Alerts, left: Callable[[], float]
-) -> int:
-    """Send what Prefect's automations told and could not be delivered; return how many messages were taken."""
-    boxes, sent = AlertBoxes(app.settings.state_dir), 0
-    for name in alerts.channels:
-        if left() < 1 or not boxes.box(catalog, name).waiting:
-            continue
-        sent += alert_delivery.deliver(
-            boxes,
-            catalog,
-            name,
-            post=_Bounded(senders, store, left),
-            now=app.now,
-            sleep=time.sleep,
-            wait=False,
-        )
-    return sent
+def _deliver(app: App, senders: Senders, store: Deliveries, left: Callable[[], float]) -> Round:
+    """Send what Prefect's automations told, of every catalog of this host, and could not be delivered."""
+    return alert_delivery.deliver_all(
+        AlertBoxes(app.settings.state_dir),
+        post=_Bounded(senders, store, left),
+        now=app.now,
+        sleep=time.sleep,
+        left=left,
+    )
 
 
 def _spare(environment: Mapping[str, str]) -> Path | None:
