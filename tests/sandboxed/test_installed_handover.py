@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from box import Box
 from host_stage import JOBS, Stage, disk
 from orchctl.adapters import local_stack, sandbox
@@ -39,6 +41,7 @@ def owner(stage: Stage) -> Any:
     return job["owner"]
 
 
+@pytest.mark.campaign
 def test_a_job_goes_over_and_back_with_the_key_on(tmp_path: Path) -> None:
     with disk(tmp_path) as (base, share), sandbox.booted(base, [share]) as inside:
         stage = Stage(Box(inside, share), share / "one")

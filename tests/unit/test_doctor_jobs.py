@@ -174,12 +174,24 @@ def test_a_job_that_is_in_prefect_and_no_longer_in_the_catalog(host: Host) -> No
 def test_a_server_that_answers_and_does_not_say_what_it_has(host: Host) -> None:
     said = PrefectUnreachable("the Prefect API does not answer")
 
-    def refused(**_words: object) -> Any:
+    def refused(*_words: object, **_named: object) -> Any:
         raise said
 
     host.prefect.deployments = refused  # type: ignore[method-assign]
-    found = host.findings("deployments")
-    assert [(each.level, each.seen) for each in found] == [("unknown", said.message)] * 2
+    host.prefect.workers = refused  # type: ignore[method-assign]
+    found = host.findings("deployments", "scheduler", "late", "worker")
+    # No run is late, as far as is known; that is not to say that none is. And no worker is at fault.
+    assert [each.check for each in found] == ["worker", "deployments", "scheduler", "late"]
+    assert {(each.level, each.seen) for each in found} == {("unknown", said.message)}
+
+
+def test_a_worker_that_is_dead_is_at_fault_whatever_the_server_says(host: Host) -> None:
+    def refused(_pool: str) -> Any:
+        raise PrefectUnreachable("the Prefect API does not answer")
+
+    host.prefect.workers = refused  # type: ignore[method-assign,assignment]
+    host.stack.processes["worker-nobody"] = None
+    assert [each.level for each in host.findings("worker")] == ["failure"]
 
 
 def test_a_job_of_which_prefect_says_that_no_worker_asks(host: Host) -> None:

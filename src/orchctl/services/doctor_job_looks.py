@@ -15,7 +15,7 @@ from orchctl.errors import OrchctlError, PrefectUnauthorized
 from orchctl.services import ownership as owning
 from orchctl.services import stack
 from orchctl.services.doctor_world import Seen, unseen
-from orchctl.services.ports import StackHost
+from orchctl.services.ports import Prefect, StackHost
 
 # --- server
 
@@ -91,6 +91,9 @@ def _worker(seen: Seen) -> Iterator[Finding]:
     for keeper, pools in _workers_of(seen, names):
         found = stack.status(keeper, lambda _url: prefect, seen.api_url(), pools)
         parts += [part for part in found.parts if part.name != stack.SERVER]
+        for pool in pools:
+            if keeper.pid(f"worker-{pool}") is not None or f"worker-{pool}" not in keeper.names():
+                _polled(prefect, pool)
     for part in parts:
         if not part.ok:
             fix = "start one: `orchctl host up`, or the unit of `host install`"
@@ -98,6 +101,12 @@ def _worker(seen: Seen) -> Iterator[Finding]:
     if all(part.ok for part in parts):
         seen_ok = "; ".join(part.detail for part in parts) or "no pool needs one"
         yield from or_ok(_of_status("worker", seen), "worker", seen_ok)
+
+
+def _polled(prefect: Prefect, pool: str) -> None:
+    """Raise what kept Prefect from saying who polls a pool: that is not known then, and no worker is at fault."""
+    if prefect.pool(pool) is not None:
+        prefect.workers(pool)
 
 
 def _hosts(seen: Seen) -> Iterator[Finding]:
@@ -141,7 +150,8 @@ def _workers_of(seen: Seen, pools: Sequence[str]) -> Iterator[tuple[StackHost, l
 def _deployments(seen: Seen) -> Iterator[Finding]:
     def wrong() -> Iterator[Finding]:
         yield from _of_status("deployments", seen)
-        yield from jobs.of_plan(seen.plan())
+        if seen.status().unreachable is None:
+            yield from jobs.of_plan(seen.plan())
 
     yield from or_ok(wrong(), "deployments", jobs.seen_of("deployments", seen.status().jobs))
 
@@ -159,6 +169,9 @@ def _of_status(check: str, seen: Seen) -> Iterator[Finding]:
     if check in jobs.OF_PREFECT:
         seen.prefect()
     found = seen.status()
+    if check in {"scheduler", "late"} and found.unreachable is not None:
+        # It answered when it was asked for its version, and not when it was asked for runs.
+        raise OrchctlError(found.unreachable, hint="see `api`")
     named = [(job.job, each) for job in found.jobs for each in job.findings]
     yield from jobs.of_status(check, [*((None, each) for each in found.findings), *named])
 
