@@ -26,9 +26,10 @@ BACKOFF_FROM = 254
 """The systemd that knows RestartSteps=."""
 # Restarts 5 s apart never come to this: it ends a loop that somebody else makes.
 _START_LIMIT = ["StartLimitIntervalSec=60", "StartLimitBurst=20"]
-# It grows by some 0.15 MB a run (docs/performance.md). No MemoryHigh=: without swap that would hold a grown server at a
-# crawl, in which nothing is scheduled and nothing restarted; one that is killed is back in seconds and loses no slot.
-_SERVER_MEMORY = ["MemoryMax=1536M"]
+# On SQLite it grows with its connections, two files and up to 80 MB each (docs/performance.md). No MemoryHigh=: without
+# swap that would hold a grown server at a crawl, in which nothing is scheduled and nothing restarted; one that is killed
+# is back in seconds and loses no slot. Out of files it would go on without being able to do anything.
+_SERVER_LIMITS = ["MemoryMax=1536M", "LimitNOFILE=65536"]
 # The jobs are in the same group: this keeps them from taking the host along, and no more.
 _WORKER_MEMORY = ["MemoryHigh=85%", "MemoryMax=95%"]
 _HARDENED = ["NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "RestrictSUIDSGID=yes"]
@@ -125,7 +126,7 @@ def _server(its: Installation, systemd: int) -> str:
             # Its children have nothing to do without it, and one that was left would hold the port.
             "KillMode=mixed",
             *_restart(systemd),
-            *_SERVER_MEMORY,
+            *_SERVER_LIMITS,
             *_HARDENED,
             *(["AmbientCapabilities=CAP_NET_BIND_SERVICE"] if system and _is_privileged(port) else []),
             *([*_SYSTEM_HARDENED, f"ReadWritePaths={quoted(its.state_dir)}"] if system else []),
