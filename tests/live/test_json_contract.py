@@ -44,7 +44,7 @@ PROBLEM = {"key", "event", "about", "job", "reason", "since", "told", "command"}
 STANDING = {
     "installed", "active", "result", "manager", "unknown", "looked_at", "open", "waiting", "channels",
 }  # fmt: skip
-DELIVERY = {"channel", "at", "ok", "said", "ok_at", "waiting"}
+DELIVERY = {"boxed", "dropped", "channel", "at", "ok", "said", "ok_at", "waiting"}
 SENT = {"channel", "subject", "ok", "said", "attempts"}
 ALERTS = """\
 version = 1
@@ -53,7 +53,7 @@ min_free_percent = 1
 server_after = "10s"
 [channels.ops]
 kind = "webhook"
-url_env = "NOT_SET"
+url_file = "{url}"
 [routes.all]
 events = ["failed", "disk_full", "missed_slots"]
 channels = ["ops"]
@@ -124,7 +124,10 @@ def test_what_tells_people_prints_one_envelope_with_its_keys(one_run: Project) -
     project = one_run
     project.jobs["hello"]["work_pool"] = "nobody-polls-it"
     project.write()
-    (project.root / "config" / "alerts.toml").write_text(ALERTS)
+    url = project.root / "hook"
+    url.touch(0o600)
+    url.write_text("http://127.0.0.1:9/hook")
+    (project.root / "config" / "alerts.toml").write_text(ALERTS.format(url=url))
     project.orchctl("sync")
     listed = envelope(project, "alerts", "list")["data"]
     assert set(listed) == {"channels", "routes"}
