@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _MARKERS = {"sandboxed": "systemd", "live": "live"}
 # Each has one systemd or one server of its own, and mostly waits: one process for each, and files for the others.
-_ROOMS = ("switches", "live", "runs", "hosts", "sandboxed", "thorough", "unit")
+# The longest first, so that none of them begins when the others are done.
+_ROOMS = ("boots", "switches", "live", "runs", "hosts", "sandboxed", "thorough", "unit")
 _FILES = {
+    "boots": ("test_host_kills", "test_host_upgrade", "test_installed_handover", "test_two_hosts"),
     "hosts": ("test_alerts_", "test_backup_", "test_host_install", "test_watchdog"),
     "runs": ("test_backfill_", "test_example_", "test_killing", "test_runs_", "test_steps_"),
     "switches": ("test_handover_", "test_timer_switch"),

@@ -27,8 +27,8 @@ BACKOFF_FROM = 254
 # Restarts 5 s apart never come to this: it ends a loop that somebody else makes.
 _START_LIMIT = ["StartLimitIntervalSec=60", "StartLimitBurst=20"]
 # On SQLite it grows with its connections, two files and up to 80 MB each (docs/performance.md). No MemoryHigh=: without
-# swap that would hold a grown server at a crawl, in which nothing is scheduled and nothing restarted; one that is killed
-# is back in seconds and loses no slot. Out of files it would go on without being able to do anything.
+# swap that would hold a grown server at a crawl, in which nothing is scheduled and nothing restarted. One that is
+# killed is back in seconds and loses no slot. Without a file left it would go on, unable to do anything.
 _SERVER_LIMITS = ["MemoryMax=1536M", "LimitNOFILE=65536"]
 # The jobs are in the same group: this keeps them from taking the host along, and no more.
 _WORKER_MEMORY = ["MemoryHigh=85%", "MemoryMax=95%"]
