@@ -44,7 +44,8 @@ def tasks_of(live: Live, flow_run_id: str) -> dict[str, dict[str, Any]]:
 
 
 def states_of(live: Live, flow_run_id: str) -> dict[str, str]:
-    return {name: row["state"]["name"] for name, row in tasks_of(live, flow_run_id).items()}
+    """Return the names of the states of task runs; Prefect 3.9 has some without a state, for a moment."""
+    return {name: row["state"]["name"] for name, row in tasks_of(live, flow_run_id).items() if row["state"]}
 
 
 def task_log(live: Live, task_run_id: str) -> list[str]:

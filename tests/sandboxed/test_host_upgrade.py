@@ -139,6 +139,8 @@ def still_works(stage: Old, before: set[str]) -> None:
     slots = stage.ticks()
     assert len(slots) == len(set(slots))
     assert stage.box.sh(f"ls {STATE}/host/upgrade.json 2> /dev/null || true") == ""
+    # Prefect's own rules, asked by code of ours that runs in what is installed now.
+    assert json.loads(stage.plain("schedule", "next", "tick", "--json").stdout)["data"]
     found = json.loads(stage.plain("doctor", "units", "state", "versions", "--json").stdout)["data"]
     assert not [each for each in found["findings"] if each["level"] == "failure"]
 

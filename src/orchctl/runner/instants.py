@@ -51,7 +51,8 @@ def instants(schedule: Mapping[str, Any], start: datetime, end: datetime | None)
 def main() -> int:
     """Answer one request."""
     # Prefect's answer around a change of clocks depends on where a call begins: let the first one go on to the end.
-    rules.MAX_ITERATIONS = sys.maxsize
+    # Not the largest number there is: Prefect 3.9 adds to it.
+    rules.MAX_ITERATIONS = sys.maxsize // 2
     request = json.load(sys.stdin)
     start = datetime.fromisoformat(request["start"])
     end = datetime.fromisoformat(request["end"]) if request["end"] else None
