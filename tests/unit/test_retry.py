@@ -69,7 +69,8 @@ def scene(
     run = desk.tree.find(own, skipped=[])
     assert run is not None
     claims = desk.host(job).claims
-    world = retry.World(catalog, prefect, applied, lambda _job: desk.owner, claims)
+    rest = retry.Rest(lambda: (), prefect.clock, lambda _seconds: None)
+    world = retry.World(catalog, prefect, applied, lambda _job: desk.owner, claims, rest)
     return Scene(desk, prefect, world, job, made.id, run)
 
 
@@ -263,3 +264,52 @@ def test_wishes_become_parameters(tmp_path: Path) -> None:
         "execution": "steps",
         "partition": {"season": "2"},
     }
+
+
+class Minute:
+    """Time that passes where somebody sleeps; `lives` is how long the process of a run goes on, in seconds."""
+
+    def __init__(self, lives: float) -> None:
+        self.at, self.end = SLOT, SLOT + timedelta(seconds=lives)
+
+    def rest(self, run: str) -> retry.Rest:
+        return retry.Rest(lambda: {run} if self.at < self.end else (), lambda: self.at, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("lives", "waits"), [(0, 0), (3, 3.5), (30, 30.5)])
+def test_a_run_whose_process_has_not_ended_is_waited_for(tmp_path: Path, lives: float, waits: float) -> None:
+    """Given to its worker before, it would end the worker."""
+    one, minute = scene(tmp_path, chain), Minute(lives)
+    one.world = replace(one.world, rest=minute.rest(one.flow_run))
+    one.retry()
+    assert (minute.at - SLOT).total_seconds() == waits
+    found = one.prefect.flow_run(one.flow_run)
+    assert found is not None
+    assert found.state_name == "AwaitingRetry"
+
+
+def test_a_run_that_has_just_ended_is_left_alone_for_a_moment(tmp_path: Path) -> None:
+    one, minute = scene(tmp_path, chain), Minute(0)
+    one.set(state_since=SLOT - timedelta(seconds=1))
+    one.world = replace(one.world, rest=minute.rest(one.flow_run))
+    one.retry()
+    assert (minute.at - SLOT).total_seconds() == 4.5
+
+
+def test_a_process_that_does_not_end_and_somebody_who_is_faster_refuse(tmp_path: Path) -> None:
+    one, minute = scene(tmp_path, chain), Minute(3600)
+    one.world = replace(one.world, rest=minute.rest(one.flow_run))
+    with pytest.raises(GateRefused, match="has ended, and its process has not yet"):
+        one.retry()
+    minute = Minute(3)
+
+    def sleep(seconds: float) -> None:
+        minute.sleep(seconds)
+        one.set(state_type="SCHEDULED")
+
+    one.world = replace(one.world, rest=replace(minute.rest(one.flow_run), sleep=sleep))
+    with pytest.raises(GateRefused, match="in Prefect by now"):
+        one.retry()

@@ -139,14 +139,14 @@ def retry(
     from orchctl.services import retry as service
     from orchctl.services import runs as of_runs
     from orchctl.services.run_logs import Logs
+    from orchctl.wiring import retry as wiring
 
     app: App = ctx.obj
     tree, found = of_runs.find(app.trees, run, timezone=app.catalog.timezone, now=app.now())
-    world = service.World(app.catalog, app.prefect, app.applied, app.owners.read, app.claims)
     logs = Logs(tree, tree.directory_of(found))
     if wait:
         logs.pass_over()  # before anything new can come
-    done = service.retry(world, tree, found, from_step=from_step, force=force)
+    done = service.retry(wiring.world(app), tree, found, from_step=from_step, force=force)
     if not wait:
         run_views.retried(done, app.settings)
         return

@@ -16,7 +16,7 @@ from orchctl.core.names import format_instant
 from orchctl.core.remote import RemoteRun
 from orchctl.errors import ExitCode, OrchctlError, PartialFailure
 from orchctl.services.backfill import Prepared, Watch, World
-from orchctl.services.retry import set_again
+from orchctl.services.retry import Rest, set_again
 
 POLL_S = 2.0
 _AGAIN = "the same command goes on from what is there; nothing is started twice"
@@ -207,7 +207,8 @@ class _Drive:
             return
         # The catalog may have been synced since: what it says now is what is to be tried.
         message = f"again, by backfill {self.prepared.id}"
-        set_again(self.world.prefect, fresh, digest=self.prepared.digest, from_step="", message=message)
+        rest = Rest(self.world.living, self.world.now, self.world.sleep)
+        set_again(self.world.prefect, fresh, rest, digest=self.prepared.digest, from_step="", message=message)
         self.again += 1
         self.going[fresh.id] = day
 

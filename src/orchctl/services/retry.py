@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchctl.core import slots, steps
@@ -19,6 +20,48 @@ from orchctl.services.trigger import Started, job_of, synced
 
 MESSAGE = "asked for by orchctl runs retry"
 _GOING = frozenset({"PENDING", "RUNNING", "CANCELLING", "PAUSED"})
+_SEEN_AFTER = timedelta(seconds=5)
+"""How long after a run's last state its process has surely gone, where that cannot be seen: on another host."""
+_PATIENCE = timedelta(seconds=60)
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Waits until the process of a flow run that has ended is gone, and its worker has taken note of it.
+
+    Until then Prefect's worker counts the run by its id, and ends itself, with a RuntimeError of its CapacityLimiter,
+    where it is given the same run once more (workers/base.py of 3.8.8 and of 3.9.1). `living` returns the flow runs
+    that a process of this host carries, None: not known.
+    """
+
+    living: Callable[[], Collection[str] | None]
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+
+    def wait(self, run: RemoteRun) -> bool:
+        """Wait as long as it takes, a minute at most; return whether we did.
+
+        Raises GateRefused where a process still carries the run then.
+        """
+        deadline, waited = self.now() + _PATIENCE, False
+        while (lives := self._lives(run)) or self._is_fresh(run):
+            if self.now() >= deadline:
+                if not lives:
+                    break  # the server's clock is ahead
+                said = f"run {run.name} has ended, and its process has not yet"
+                raise GateRefused(said, hint="try it again in a minute")
+            waited = True
+            self.sleep(_POLL_S)
+        if waited:
+            self.sleep(_POLL_S)
+        return waited
+
+    def _lives(self, run: RemoteRun) -> bool:
+        return run.id in (self.living() or ())
+
+    def _is_fresh(self, run: RemoteRun) -> bool:
+        return run.state_since is not None and self.now() - run.state_since < _SEEN_AFTER
 
 
 @dataclass(frozen=True)
@@ -30,6 +73,7 @@ class World:
     applied: Applied
     owner_of: Callable[[str], Owner | None]
     claims: Claims
+    rest: Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +104,7 @@ def retry(world: World, tree: ManifestTree, run: Run, *, from_step: str | None, 
     _may(world, run, flow_run, applied_job, again_anyway=force or from_step is not None)
     kept, again = _steps(tree, manifest, applied_job, flow_run, from_step)
     digest = deployment.parameters["digest"]
-    set_again(world.prefect, flow_run, digest=digest, from_step=from_step or "", message=MESSAGE)
+    set_again(world.prefect, flow_run, world.rest, digest=digest, from_step=from_step or "", message=MESSAGE)
     notes = []
     if not same_job(held, world.catalog, run.job):
         notes.append(f"the catalog has changes of {run.job} that are not synced: what was synced runs")
@@ -71,8 +115,15 @@ def retry(world: World, tree: ManifestTree, run: Run, *, from_step: str | None, 
     return Retried(started, flow_run.run_count + 1, kept, again)
 
 
-def set_again(prefect: Prefect, flow_run: RemoteRun, *, digest: str, from_step: str, message: str) -> None:
-    """Let a flow run that has ended be run again, as the catalog of `digest` says. `from_step` "": all may be kept."""
+def set_again(prefect: Prefect, flow_run: RemoteRun, rest: Rest, *, digest: str, from_step: str, message: str) -> None:
+    """Let a flow run that has ended be run again, as the catalog of `digest` says, once its process is at `rest`.
+
+    `from_step` "": all may be kept. Raises GateRefused where that takes too long, or somebody is faster.
+    """
+    if rest.wait(flow_run):
+        now = prefect.flow_run(flow_run.id)
+        if now is None or (now.state_type, now.state_since) != (flow_run.state_type, flow_run.state_since):
+            raise GateRefused(f"run {flow_run.name} is {now.state_name if now else 'gone'} in Prefect by now")
     parameters = {**flow_run.parameters, "digest": digest}
     if from_step or "from_step" in parameters:
         parameters["from_step"] = from_step
