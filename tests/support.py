@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import tomli_w
 
 from orchctl.adapters.local_stack import LocalStack
@@ -178,3 +179,21 @@ def eventually(what: Callable[[], Any], *, within: float = 60, poll: float = 0.2
             return answer
         assert time.monotonic() < deadline, f"not within {patience} * {within} s: {answer!r}"
         time.sleep(poll)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A file system of its own, of 256 KiB, at a path that is made; skips where none may be mounted."""
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "orchctl-test", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,7 @@ from backup_cases import NOW, Host, make_database
 from orchctl.core.backup import PARTS, OpenRun
 from orchctl.errors import BackupBroken, GateRefused, OrchctlError
 from orchctl.services import restore
-from support import STRESS
+from support import STRESS, small_disk
 
 OWNER = "state/owners/live-score.json"
 NEW_CLAIM = "state/slots/live-score/20251219T060000Z.json"
@@ -204,20 +203,8 @@ def test_a_restore_that_fails_leaves_no_copy_of_the_database(host: Host) -> None
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 256 KiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "orchctl-test", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk") as path:
         yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.mark.parametrize("what", ["all of it", "the database", "the state"])

@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 from host_fakes import Computer
 from orchctl.adapters import host_lock
-from orchctl.adapters.backups import RESTORE
 from orchctl.adapters.installed import Installed
 from orchctl.adapters.upgrades import Upgrades
 from orchctl.cli import render
 from orchctl.cli.app import app
-from orchctl.core.host_units import RESTORING
+from orchctl.core.backup import RESTORING
 from orchctl.core.installation import Installation
 from orchctl.core.upgrade import Journal
 from orchctl.errors import OrchctlError, PrefectUnreachable
@@ -57,7 +56,7 @@ class Desk:
         Installed(self.state).write_settings('PREFECT_API_URL="http://127.0.0.1:9/api"\n')
 
     def half_restored(self) -> None:
-        path = self.state / "host" / RESTORE
+        path = self.state / "host" / RESTORING
         path.write_text(json.dumps({"archive": "/b/one.tar.gz"}))
         path.chmod(0o600)
 
@@ -94,7 +93,7 @@ def test_nothing_is_started_on_a_host_that_is_half_restored(
 
 def test_what_a_unit_s_condition_looks_for_is_what_a_restore_writes(desk: Desk) -> None:
     desk.half_restored()
-    assert (desk.state / RESTORING).exists()
+    assert (desk.state / "host" / RESTORING).exists()
 
 
 @pytest.mark.parametrize("words", [INSTALL, ("uninstall", "--yes")])

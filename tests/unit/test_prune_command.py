@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from orchctl.adapters import host_lock
-from orchctl.adapters.backups import RESTORE
 from orchctl.adapters.prefect_http import PrefectHttp
 from orchctl.adapters.run_folders import RunFolders
 from orchctl.cli import render
 from orchctl.cli.app import app
+from orchctl.core.backup import RESTORING
 from orchctl.errors import NotAllowed
 from orchctl.services import prune
 from pruning import DAY, Host, counts, seconds
@@ -145,8 +145,8 @@ def test_an_unfinished_restore_is_seen(desk: Desk) -> None:
     folder = desk.host.state / "host"
     folder.mkdir(parents=True, mode=0o700)
     desk.host.state.chmod(0o700)
-    (folder / RESTORE).write_text(json.dumps({"archive": "/an/archive"}))
-    (folder / RESTORE).chmod(0o600)
+    (folder / RESTORING).write_text(json.dumps({"archive": "/an/archive"}))
+    (folder / RESTORING).chmod(0o600)
     said = desk.prune("--no-color", policy='state = "90d"', check=4)
     assert "a restore was interrupted: /an/archive" in said
 

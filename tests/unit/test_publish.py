@@ -28,6 +28,7 @@ from orchctl.core.publish import CURRENT, LATEST, Target
 from orchctl.errors import ExitCode, PublishError, PublishNotAllowed
 from orchctl.runner import publish
 from publish_cases import AS_OF, DAY, files_of, folder_of, publish_once, run_id, torn
+from support import small_disk
 
 NOW = datetime(2025, 12, 19, 12, tzinfo=UTC)
 NOBODY = 65534
@@ -214,20 +215,8 @@ def test_a_file_that_is_still_written_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 256 KiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "orchctl-test", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk") as path:
         yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 def test_another_file_system_is_refused_before_the_step_and_after(disk: Path, tmp_path: Path) -> None:

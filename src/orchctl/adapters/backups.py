@@ -26,14 +26,13 @@ from orchctl.adapters.staging import KEPT_FOR, newest
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.adapters.upgrades import Upgrades
 from orchctl.core import backup
-from orchctl.core.backup import Archive, Gathered, Manifest, Member
+from orchctl.core.backup import RESTORING, Archive, Gathered, Manifest, Member
 from orchctl.core.doctor_facts import Backup
 from orchctl.core.installation import ENCRYPTION_KEY, Installation
 from orchctl.core.names import format_instant, parse_instant
 from orchctl.errors import GateRefused, NotAllowed, OrchctlError, StateBroken
 
 _RECORD = "backups.json"
-RESTORE = "restore.json"
 """In `state/host`: there while a restore is going, or was interrupted."""
 _STAGING = ".orchctl-backup-"
 _LOCK, _CONTENT = "lock", "content"
@@ -240,7 +239,7 @@ class Shelf:
 
     def unfinished_restore(self) -> str | None:
         """Return the archive whose restore was interrupted, None where none was. Raises StateBroken."""
-        data = self._record.read_json(RESTORE)
+        data = self._record.read_json(RESTORING)
         return None if data is None else str(data.get("archive", ""))
 
     def newest(self) -> Path | None:

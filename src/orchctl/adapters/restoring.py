@@ -14,11 +14,10 @@ from datetime import datetime
 from pathlib import Path
 
 from orchctl.adapters import backup_archive, files, toml_files
-from orchctl.adapters.backups import RESTORE
 from orchctl.adapters.state_folder import StateFolder
 from orchctl.adapters.unpacking import claims_below, room_for
 from orchctl.core import backup
-from orchctl.core.backup import Archive, Manifest, Moved, Part
+from orchctl.core.backup import RESTORING, Archive, Manifest, Moved, Part
 from orchctl.core.names import format_instant
 from orchctl.errors import BackupBroken, NotAllowed, OrchctlError
 
@@ -42,17 +41,17 @@ class Place:
         """
         if "state" in parts:
             room_for(self._state_dir, sum(member.size_bytes for member in archive.manifest.part("state")))
-        found = self._journal.read_json(RESTORE)
+        found = self._journal.read_json(RESTORING)
         before = found.get("before") if isinstance(found, dict) else None
         if not isinstance(before, str) or not before.startswith("before-") or "/" in before:
             before = f"before-{backup.stamp(at)}"
         said = {"archive": archive.path, "parts": list(parts), "before": before, "started_at": format_instant(at)}
-        self._journal.write(RESTORE, said)
+        self._journal.write(RESTORING, said)
         return before
 
     def end(self) -> None:
         """Remove the journal: all is in place. Repeatable."""
-        self._journal.remove(RESTORE)
+        self._journal.remove(RESTORING)
 
     def claimed(self) -> Collection[str] | None:
         """Return the flow runs that hold claims on slots of this host; None where there are no claims at all."""

@@ -95,8 +95,7 @@ class UnitStack:
 
     def log_path(self, name: str) -> str:
         """Return the command that shows what a part said."""
-        scope = "--user --user-unit" if self._its.scope == "user" else "--unit"
-        return f"journalctl {scope} {self.unit(name)}"
+        return self._its.journal_of(self.unit(name))
 
     def log_tail(self, name: str) -> str:
         """Return the last lines of what a part said; nothing where they may not be read."""

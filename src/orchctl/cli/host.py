@@ -42,23 +42,17 @@ def up(
     What `host install` installed, where it did; else processes in the background. Where --api-url or PREFECT_API_URL
     names a server, only the worker is started, for that one.
     """
+    from orchctl.wiring import backup
+
     app: App = ctx.obj
     try:
         with app.exclusive("host up"):
-            _no_half_restore(app)
+            backup.none_interrupted(app)
             status = _up_installed(app) if app.installation is not None else _up_in_background(app, port)
     except KeyboardInterrupt as interruption:
         hint = "`orchctl host up` goes on with it, `orchctl host status` shows it, `orchctl host down` stops it"
         raise Interrupted("interrupted; what was started is left running", hint=hint) from interruption
     run_views.stack(status, app.settings, command="host up")
-
-
-def _no_half_restore(app: App) -> None:
-    """Raise GateRefused where a restore was interrupted: what it left is not to be run."""
-    from orchctl.services import backup
-    from orchctl.wiring.backup import unfinished_restore
-
-    backup.no_half_restore(unfinished_restore(app))
 
 
 def _up_installed(app: App) -> Status:
@@ -131,6 +125,7 @@ def restart(
 ) -> None:
     """Stop what is installed and start it again, and wait until it works. Runs that are at work go on."""
     from orchctl.services import host_install
+    from orchctl.wiring import backup
     from orchctl.wiring import host as wiring
 
     render.check_choice("restart", part, _PARTS)
@@ -141,7 +136,7 @@ def restart(
             raise GateRefused(
                 "nothing is installed here", hint="for a server in the background: orchctl host down, then up"
             )
-        _no_half_restore(app)
+        backup.none_interrupted(app)
         host = wiring.host(app, its.manager)
         found = host_install.restart(host, its, part, wiring.clock(app), render.note)
     run_views.stack(host_install.parts(found, host.stack(its)), app.settings, command="host restart")
@@ -255,10 +250,10 @@ def _install(app: App, host: Host, asked: Asked, *, yes: bool) -> None:
 @contextmanager
 def _alone_and_whole(app: App) -> Iterator[None]:
     """Hold the lock of the host. Raises GateRefused where a restore or an upgrade is unfinished."""
-    from orchctl.wiring import upgrade
+    from orchctl.wiring import backup, upgrade
 
     with app.exclusive("host install"):
-        _no_half_restore(app)
+        backup.none_interrupted(app)
         upgrade.none_unfinished(app)
         yield
 

@@ -64,12 +64,10 @@ def recover(ctx: typer.Context) -> None:
 
     A pool that cannot be asked keeps none of the others waiting. Exit code 13 where no server answers.
     """
-    from orchctl.services import backup
-    from orchctl.wiring import host
-    from orchctl.wiring.backup import unfinished_restore
+    from orchctl.wiring import backup, host
 
     app: App = ctx.obj
-    backup.no_half_restore(unfinished_restore(app))
+    backup.none_interrupted(app)
     failed = list[str]()
     pools = host.installed(app).pools
     for pool in pools:

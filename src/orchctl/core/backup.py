@@ -25,6 +25,8 @@ DUMPS: Mapping[Kind, str] = {"sqlite": "database/prefect.db", "postgresql": "dat
 SETTINGS = "host/settings.env"
 INSTALLATION = "host/installation.json"
 UNITS = "host/units/"
+RESTORING = "restore.json"
+"""In `host` of the state directory; there while a restore is going, or was interrupted."""
 
 CATALOG_FILES = ("jobs.toml", "schedules.toml", "contracts.toml", "alerts.toml")
 """What of the folder of the catalog belongs in an archive: the folder may be a project's, with files of others."""

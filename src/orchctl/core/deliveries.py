@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchctl.core.alerts import Alerts, Message
 from orchctl.core.names import format_instant, parse_instant
+from orchctl.core.words import counted
 
 KEPT_FOR = timedelta(days=3)
 """What could not be delivered for so long is given up: nobody can act on it any more."""
@@ -109,7 +110,7 @@ class Letter:
         """The message as it is sent: it says how many before it could never be delivered."""
         if not self.lost:
             return self.message
-        some = "1 earlier message" if self.lost == 1 else f"{self.lost} earlier messages"
+        some = counted(self.lost, "earlier message")
         said = f"{self.message.reason or ''} (and {some} that could not be delivered)".strip()
         return replace(self.message, reason=said, count=self.message.count + self.lost)
 

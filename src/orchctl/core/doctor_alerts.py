@@ -91,11 +91,11 @@ def _channel(name: str, last: Delivery | None, now: datetime) -> Iterator[Findin
         seen = f"the last message through {name} ({last.at:%Y-%m-%d %H:%M}Z) did not arrive: {last.said}{waits}"
         yield failure(_CHECK, seen, f"put it right, then {test}")
     elif last.waiting and now - last.at > WAITS_FOR:
-        waits = "1 message waits" if last.waiting == 1 else f"{last.waiting} messages wait"
+        waits = f"{counted(last.waiting, 'message')} wait{'s' if last.waiting == 1 else ''}"
         seen = f"{waits} for {name}, and nothing was sent through it since {last.at:%Y-%m-%d %H:%M}Z"
         yield warning(_CHECK, seen, "server and watchdog send: `orchctl host status`, `orchctl watchdog status`")
     if last.dropped:
-        lost = "1 alert was" if last.dropped == 1 else f"{last.dropped} alerts were"
+        lost = f"{counted(last.dropped, 'alert')} {'was' if last.dropped == 1 else 'were'}"
         fix = "`orchctl runs --status failed` has the runs; its box in state/alerts/boxes counts, until it is removed"
         yield warning(_CHECK, f"{lost} given up that should have gone through {name}", fix)
 

@@ -257,7 +257,7 @@ def units(installed: Installation | None, found: Mapping[str, Unit], changed: Co
         return
     kept = host_units.enabled(installed)
     names = dict.fromkeys([*(path.rpartition("/")[2] for path in installed.units), *kept])
-    ctl = "systemctl --user" if installed.scope == "user" else "systemctl"
+    ctl = _ctl(installed)
 
     def wrong() -> Iterator[Finding]:
         for name in names:
@@ -268,24 +268,21 @@ def units(installed: Installation | None, found: Mapping[str, Unit], changed: Co
                 why = unit.load_error or unit.load
                 yield failure(check, f"{name} cannot be started: {why}", f"`{ctl} status {name}`")
             else:
-                yield from _unit(unit, ctl, kept=name in kept, changed=name in changed)
+                yield from _unit(unit, installed, kept=name in kept, changed=name in changed)
         for name in installed.owed:
             yield warning(check, f"{name} has still to be restarted after an install", "`orchctl host install`")
 
     yield from or_ok(wrong(), check, f"{several(kept, shown=4)} run, and start at boot ({installed.scope})")
 
 
-_JOURNAL = {"systemctl": "journalctl --unit", "systemctl --user": "journalctl --user --user-unit"}
-
-
-def _unit(unit: Unit, ctl: str, *, kept: bool, changed: bool) -> Iterator[Finding]:
+def _unit(unit: Unit, installed: Installation, *, kept: bool, changed: bool) -> Iterator[Finding]:
     """Judge a unit that is loaded. `kept`: it is to run, and to start at boot; others are started by those."""
-    check, name = "units", unit.name
+    check, name, ctl = "units", unit.name, _ctl(installed)
     if kept and unit.active != "active":
         said = f"{unit.active} ({unit.result})" if unit.result not in {"", "success"} else unit.active
         yield failure(check, f"{name} does not run: it is {said}", "`orchctl host up`; why: `orchctl host logs`")
     if not kept and unit.result not in {"", "success"}:
-        yield failure(check, f"{name} failed when it last ran ({unit.result})", f"why: `{_JOURNAL[ctl]} {name}`")
+        yield failure(check, f"{name} failed when it last ran ({unit.result})", f"why: `{installed.journal_of(name)}`")
     if kept and not unit.enabled.startswith("enabled"):
         seen = f"{name} is {unit.enabled or 'not enabled'}: it does not start at boot"
         yield warning(check, seen, f"`{ctl} enable {name}`")
@@ -294,6 +291,10 @@ def _unit(unit: Unit, ctl: str, *, kept: bool, changed: bool) -> Iterator[Findin
     if changed:
         seen = f"{name} is not what this orchctl installs: it was changed by hand, or orchctl was upgraded"
         yield warning(check, seen, "`orchctl host install --dry-run` shows the difference")
+
+
+def _ctl(installed: Installation) -> str:
+    return "systemctl --user" if installed.scope == "user" else "systemctl"
 
 
 # --- safekeeping

@@ -41,8 +41,8 @@ CODES: Mapping[str, tuple[str, Level, str]] = {
     "gone-from-catalog": ("deployments", "warning", "`orchctl sync --prune` deletes it"),
     "no-worker": ("worker", "failure", "start one: `orchctl host up`, or the unit of `host install`"),
     "nothing-ahead": ("scheduler", "failure", "restart the server, and see its log; `orchctl doctor versions`"),
-    "prefect-unreachable": ("deployments", "unknown", "see `api`"),
     "late-runs": ("late", "warning", "see why no worker takes them: `orchctl status JOB`, or cancel them in Prefect"),
+    "prefect-unreachable": ("deployments", "unknown", "see `api`"),
 }
 """What `status` can find, by its code: the check it belongs to, how bad it is, and what to do where it does not say."""
 OF_PREFECT = frozenset({"deployments", "scheduler", "late"})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchctl.core import host_settings
+from orchctl.core.backup import RESTORING
 from orchctl.core.env_file import parse
 from orchctl.core.installation import (
     RECOVER_TIMER,
@@ -19,8 +20,6 @@ from orchctl.core.mask import Masker
 from orchctl.core.unit_text import literal, quoted
 from orchctl.errors import ExitCode
 
-RESTORING = "host/restore.json"
-"""Below the state directory; there while a restore is going, or was interrupted (adapters/restoring.py)."""
 MARK = "# orchctl: `orchctl host install` made this, and makes it anew; for changes use `systemctl edit`"
 BACKOFF_FROM = 254
 """The systemd that knows RestartSteps=."""
@@ -128,7 +127,7 @@ def _server(its: Installation, systemd: int) -> str:
             *_restart(systemd),
             *_SERVER_LIMITS,
             *_HARDENED,
-            *(["AmbientCapabilities=CAP_NET_BIND_SERVICE"] if system and _is_privileged(port) else []),
+            *(["AmbientCapabilities=CAP_NET_BIND_SERVICE"] if system and is_privileged(port) else []),
             *([*_SYSTEM_HARDENED, f"ReadWritePaths={quoted(its.state_dir)}"] if system else []),
             "UMask=0077",
         ],
@@ -175,10 +174,11 @@ def _whole(its: Installation) -> str:
 
     Without `owners` Prefect only observes while timers are off, and without its database the server makes an empty one.
     """
-    return f"ConditionPathExists=!{literal(f'{its.state_dir}/{RESTORING}')}"
+    return f"ConditionPathExists=!{literal(f'{its.state_dir}/host/{RESTORING}')}"
 
 
-def _is_privileged(port: int | None) -> bool:
+def is_privileged(port: int | None) -> bool:
+    """Whether only root, and who is given the right, may listen on a port."""
     return port is not None and 0 < port < PRIVILEGED
 
 

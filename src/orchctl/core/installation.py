@@ -67,6 +67,10 @@ class Installation:
         """The systemd whose units they are."""
         return SYSTEM if self.scope == "system" else Manager("user", self.user)
 
+    def journal_of(self, unit: str) -> str:
+        """Return the command that shows what one of these units said."""
+        return f"journalctl {'--user --user-unit' if self.scope == 'user' else '--unit'} {unit}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as it stands in `state/host/installation.json`."""
         lists = {key: list(getattr(self, key)) for key in ("units", "folders", "owed", "only")}

@@ -290,9 +290,8 @@ def _fields(target: Desired, actual: RemoteDeployment, before: Desired | None) -
     changes = []
     for key in MANAGED:
         if have[key] != target.fields[key]:
-            by_hand = before is not None and have[key] != before.fields[key]
-            by_hand = by_hand and not (before is not None and is_untagged(key, have[key], before.fields))
-            changes.append(FieldChange(key, have[key], target.fields[key], "by hand" if by_hand else "catalog"))
+            as_left = before is None or have[key] == before.fields[key] or is_untagged(key, have[key], before.fields)
+            changes.append(FieldChange(key, have[key], target.fields[key], "catalog" if as_left else "by hand"))
     return tuple(changes)
 
 

@@ -124,6 +124,10 @@ class RemoteRun:
     worker: str | None = None
     flow_id: str | None = None
 
+    def is_as(self, seen: RemoteRun) -> bool:
+        """Whether it is in the state still in which it was seen."""
+        return (self.state_type, self.state_since) == (seen.state_type, seen.state_since)
+
     @property
     def finished(self) -> bool:
         """Whether Prefect will do nothing more with this run."""

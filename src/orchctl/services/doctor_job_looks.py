@@ -92,7 +92,7 @@ def _worker(seen: Seen) -> Iterator[Finding]:
         found = stack.status(keeper, lambda _url: prefect, seen.api_url(), pools)
         parts += [part for part in found.parts if part.name != stack.SERVER]
         for pool in pools:
-            if keeper.pid(f"worker-{pool}") is not None or f"worker-{pool}" not in keeper.names():
+            if not stack.is_gone(keeper, f"worker-{pool}"):
                 _polled(prefect, pool)
     for part in parts:
         if not part.ok:

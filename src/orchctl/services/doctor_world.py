@@ -22,7 +22,7 @@ from orchctl.core.legacy import Manager, Units
 from orchctl.core.legacy_report import Report
 from orchctl.core.plan import Plan
 from orchctl.errors import OrchctlError, PrefectUnauthorized, StateBroken
-from orchctl.services import legacy, status, sync
+from orchctl.services import legacy, stack, status, sync
 from orchctl.services.alerts import AlertsInPrefect
 from orchctl.services.ownership import Journals, OwnerFiles
 from orchctl.services.ports import Applied, ManifestTree, Prefect, StackHost
@@ -225,8 +225,8 @@ class Seen:
 
     def dead(self) -> list[str]:
         """Return the processes of `host up` that are recorded and do not live. Raises StateBroken."""
-        stack = self.world.background
-        return [name for name in stack.names() if stack.pid(name) is None]
+        background = self.world.background
+        return [name for name in background.names() if stack.is_gone(background, name)]
 
     def _owned(self, job: str) -> bool:
         try:

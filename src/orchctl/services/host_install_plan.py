@@ -238,7 +238,7 @@ def _ours_or_none(host: Host, change: FileChange, state_dir: str) -> None:
 
 def _port(host: Host, after: Installation, *, is_ours: bool) -> None:
     port = host_settings.port_of(after.api_url)
-    if port is not None and port < host_units.PRIVILEGED and after.scope == "user":
+    if host_units.is_privileged(port) and after.scope == "user":
         raise GateRefused(
             f"a user's units may not listen on port {port}",
             hint=f"name one from {host_units.PRIVILEGED} on with --port, or install with --scope system",

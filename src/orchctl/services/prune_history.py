@@ -142,9 +142,8 @@ class History:
     def _is_over(self, id: str, run: RemoteRun) -> bool:  # noqa: A002 - the word of the domain
         """Whether all runs of a backfill may go: who asks for it again would else find some, and run the rest anew."""
         if id not in self._over:
-            summed_up = any(
-                retention.is_over(self.world.folders(root).summary(id), self.cutoff) for root in self._roots(run)
-            )
+            summaries = (self.world.folders(root).summary(id) for root in dict.fromkeys(self._roots(run)))
+            summed_up = any(retention.is_over(each, self.cutoff) for each in summaries)
             self._over[id] = summed_up and self._prefect.all_ended(backfill.TAG + id, self.cutoff)
         return self._over[id]
 

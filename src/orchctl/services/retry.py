@@ -122,7 +122,7 @@ def set_again(prefect: Prefect, flow_run: RemoteRun, rest: Rest, *, digest: str,
     """
     if rest.wait(flow_run):
         now = prefect.flow_run(flow_run.id)
-        if now is None or (now.state_type, now.state_since) != (flow_run.state_type, flow_run.state_since):
+        if now is None or not now.is_as(flow_run):
             raise GateRefused(f"run {flow_run.name} is {now.state_name if now else 'gone'} in Prefect by now")
     parameters = {**flow_run.parameters, "digest": digest}
     if from_step or "from_step" in parameters:

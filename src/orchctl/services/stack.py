@@ -266,11 +266,16 @@ def _worker_part(host: StackHost, prefect: Prefect | None, pool: str) -> Part:
         return Part(name, host.pid(name), False, error.message, _log(host, name))
     online = [worker for worker in workers if worker.online]
     # The server calls a worker online for a while after it has gone: where it is ours, its process tells more.
-    started_here = name in host.names() and host.pid(name) is None
-    alive = [worker for worker in online if not (started_here and worker.name == host.worker_name(pool))]
-    detail = f"{len(alive)} online in pool {pool}" + ("; its process is gone" if started_here else "")
+    gone = is_gone(host, name)
+    alive = [worker for worker in online if not (gone and worker.name == host.worker_name(pool))]
+    detail = f"{len(alive)} online in pool {pool}" + ("; its process is gone" if gone else "")
     # Those of other hosts do not make up for one that this host keeps, and that is gone.
-    return Part(name, host.pid(name), bool(alive) and not started_here, detail, _log(host, name))
+    return Part(name, host.pid(name), bool(alive) and not gone, detail, _log(host, name))
+
+
+def is_gone(host: StackHost, name: str) -> bool:
+    """Whether a part is recorded as one of this host's, and its process does not live."""
+    return name in host.names() and host.pid(name) is None
 
 
 def _log(host: StackHost, name: str) -> str | None:

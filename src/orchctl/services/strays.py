@@ -88,7 +88,7 @@ def _set_right(world: World, seen: RemoteRun) -> Stray | None:
     age = world.now() - seen.expected_start if seen.expected_start is not None else timedelta(0)
     verdict = strays.judged(seen, ended, age=age, window=window)
     run = world.prefect.flow_run(seen.id) if verdict is not None else None
-    if verdict is None or run is None or (run.state_type, run.state_since) != (seen.state_type, seen.state_since):
+    if verdict is None or run is None or not run.is_as(seen):
         return None
     try:
         world.prefect.set_run_state(run.id, type=verdict.type, name=verdict.name, message=verdict.message)

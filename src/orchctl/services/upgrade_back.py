@@ -28,7 +28,7 @@ LOOK_PATIENCE_S = 60.0
 _POLL_S = 0.5
 _SHOWN = 5
 _COMMAND = "host upgrade"
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -280,7 +280,7 @@ def no_backup(world: World) -> AbstractContextManager[None]:
     return _held(world, world.backup.alone, BACKUP_PATIENCE_S)
 
 
-def beside_no_backup(world: World, act: Callable[[], T]) -> T:
+def beside_no_backup(world: World, act: Callable[[], _T]) -> _T:
     """Do what keeps backups and trials of them away by itself, when none is at work any more."""
     return _patiently(world, act, BACKUP_PATIENCE_S)
 
@@ -292,7 +292,7 @@ def _held(world: World, lock: Callable[[str], AbstractContextManager[None]], pat
         yield
 
 
-def _patiently(world: World, act: Callable[[], T], patience_s: float) -> T:
+def _patiently(world: World, act: Callable[[], _T], patience_s: float) -> _T:
     """Return what `act` does, as soon as it is no longer Locked; raise that where it is for too long."""
     deadline, said = world.clock.monotonic() + patience_s, False
     while True:

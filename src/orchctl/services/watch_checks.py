@@ -22,7 +22,7 @@ from orchctl.services.ports import Owners, Prefect
 from orchctl.services.watch_ports import Clock, OpenHandovers, World
 
 SERVER, WORKER, AHEAD, HANDOVER = "server", "worker", "ahead", "handover"
-DISK, BACKUPS, CATALOG, OWNER, MISSED = "disk", "backups", "catalog", "owner", "missed"
+DISK, BACKUPS, CATALOG, OWNER, MISSED, STATE = "disk", "backups", "catalog", "owner", "missed", "state"
 PATIENCE_S = 12.0
 """How long the server has to answer, in all: a look must end before the next one begins."""
 BOOTING_S = 180.0
@@ -46,6 +46,7 @@ EVENTS: Mapping[str, Event] = {
     HANDOVER: "handover_unfinished",
     OWNER: "handover_unfinished",
     DISK: "disk_full",
+    STATE: "disk_full",
     BACKUPS: "backups_old",
     CATALOG: "catalog_invalid",
     MISSED: "missed_slots",

@@ -70,9 +70,7 @@ def look(world: World, catalog: Catalog, live: Mapping[str, Job], before: Mappin
                 found.unseen[name] = checks.why(error)
                 end = since[name]  # The next look begins where this one did.
         found.watched[name] = Watched(rules[name], end, missed)
-        if name in found.unseen:
-            continue
-        if missed is not None:
+        if missed is not None and name not in found.unseen:
             found.problems.append(_problem(job, missed))
     return found
 

@@ -31,7 +31,6 @@ SENDING_S = 20.0
 LEAST_S = 8.0
 """However long the checks took, messages get this long."""
 PING_S = 5.0
-STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def watchdog(world: World, *, dry: bool = False) -> Look:
     now = world.clock.now()
     # Only trying it tells: before anything is decided, so that it is told as everything else is.
     written = Written() if dry else world.store.remember(memory, now)
-    seen.check(STATE, lambda: _unwritten(written, world.state_place))
+    seen.check(checks.STATE, lambda: _unwritten(written, world.state_place))
     seen.check(watch.UNSEEN, lambda: _unseen(seen.unseen, in_force.catalog))
     # What cannot be remembered has no beginning: it could never have lasted long enough to be told.
     problems = seen.problems if written.kept else [replace(each, after_s=0.0) for each in seen.problems]
@@ -174,14 +173,14 @@ def _unseen(unseen: Mapping[str, str], catalog: Catalog | None) -> Iterator[Prob
         area = watch.area_of(key)
         job = catalog.jobs.get(key.partition(":")[2]) if catalog is not None else None
         name, tags = (job.name, job.tags) if job is not None else (None, ())
-        yield watch.unseen(key, checks.EVENTS.get(area, "disk_full"), why, job=name, tags=tags)
+        yield watch.unseen(key, checks.EVENTS[area], why, job=name, tags=tags)
 
 
 def _unwritten(written: Written, place: str) -> Iterator[Problem]:
     if written.problem is not None:
         said = f"the watchdog cannot write down what it tells{', and may tell it again' if not written.kept else ''}"
         about = f"{place} cannot be written"
-        yield Problem(STATE, "disk_full", f"{said}: {written.problem}", about=about, command=f"df -h {place}")
+        yield Problem(checks.STATE, "disk_full", f"{said}: {written.problem}", about=about, command=f"df -h {place}")
 
 
 def _connected(world: World, seen: _Seen) -> Prefect | None:

@@ -91,6 +91,11 @@ def unfinished_restore(app: App) -> str | None:
     return Shelf(settings.state_dir, settings.config_dir, installation=None, encryption_key=None).unfinished_restore()
 
 
+def none_interrupted(app: App) -> None:
+    """Raise GateRefused where a restore was interrupted: what it left is not to be run."""
+    backup.no_half_restore(unfinished_restore(app))
+
+
 def _background(app: App) -> LocalStack:
     """Return what `host up` started, to look at: root believes what the state directory's owner wrote there."""
     return LocalStack(app.settings.state_dir, {}, trust=belief.owner(app.settings.state_dir))
