@@ -16,13 +16,17 @@ from box import USER, Box
 from orchctl.adapters import sandbox
 
 STATE = f"/home/{USER}/.local/state/orchctl"
-JOBS = """
+DEFAULTS = """
 version = 1
 name = "box"
 [defaults]
 data_root = "{root}/data"
 working_directory = "{root}"
 work_pool = "local"
+"""
+JOBS = (
+    DEFAULTS
+    + """
 [jobs.tick]
 command = ["/bin/sh", "-c", 'echo "$ORCHCTL_SLOT" >> {root}/data/ticks']
 schedules = ["often"]
@@ -30,6 +34,7 @@ catchup = "all"
 [jobs.hello]
 command = ["/bin/echo", "hello"]
 """
+)
 SCHEDULES = """
 version = 1
 timezone = "UTC"

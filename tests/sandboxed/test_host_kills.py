@@ -14,7 +14,7 @@ import pytest
 
 import postgres
 from box import USER, Box
-from host_stage import Stage, disk
+from host_stage import DEFAULTS, Stage, disk
 from orchctl.adapters import local_stack, sandbox
 from orchctl.core.names import parse_instant
 from support import eventually
@@ -32,13 +32,9 @@ JUST = timedelta(minutes=5)
 """More than a busy machine needs from the start of a run to the end of its command."""
 SERVER, WORKER = "prefect-server.service", "prefect-worker.service"
 LATEST = "tack"
-JOBS = """
-version = 1
-name = "box"
-[defaults]
-data_root = "{root}/data"
-working_directory = "{root}"
-work_pool = "local"
+JOBS = (
+    DEFAULTS
+    + """
 schedules = ["often"]
 overlap = "queue"
 catchup_window = "6h"
@@ -52,6 +48,7 @@ command = ["/bin/sh", "{root}/job.sh", "4"]
 catchup = "latest"
 command = ["/bin/sh", "{root}/job.sh", "1"]
 """
+)
 SCHEDULES = f"""
 version = 1
 timezone = "UTC"
