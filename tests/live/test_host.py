@@ -42,7 +42,9 @@ def processes_with(text: str) -> list[int]:
 
 
 def test_up_status_down_and_again(alone: Project) -> None:
-    assert "DOWN server: cannot reach the Prefect API" in alone.orchctl("host", "status", check=1).stdout
+    down = alone.orchctl("host", "status", check=1)
+    assert "DOWN server: cannot reach the Prefect API" in down.stdout
+    assert "hint: `orchctl host up` starts what does not run" in down.stderr
     assert "nothing was running" in alone.orchctl("host", "down").stdout
     up = alone.orchctl("host", "up", "--port", "0", timeout=280)
     assert "server schedules runs" in up.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from orchctl.adapters.installed import Installed
 from orchctl.adapters.upgrades import Upgrades
 from orchctl.cli import render
 from orchctl.cli.app import app
+from orchctl.core import host_units
 from orchctl.core.backup import RESTORING
 from orchctl.core.installation import Installation
 from orchctl.core.upgrade import Journal
@@ -92,8 +94,23 @@ def test_nothing_is_started_on_a_host_that_is_half_restored(
 
 
 def test_what_a_unit_s_condition_looks_for_is_what_a_restore_writes(desk: Desk) -> None:
+    desk.installed("local")
+    its = Installed(desk.state).read()
+    assert its is not None
+    texts = host_units.texts(its, systemd=252)
+    found = {name: re.findall(r"^ConditionPathExists=!(.*)$", text, re.MULTILINE) for name, text in texts.items()}
+    assert [name for name, paths in found.items() if paths] == ["prefect-server.service", "prefect-worker.service"]
+    assert not any(Path(path).exists() for paths in found.values() for path in paths)
     desk.half_restored()
-    assert (desk.state / "host" / RESTORING).exists()
+    assert all(Path(path).exists() for paths in found.values() for path in paths)
+
+
+def test_where_something_is_down_it_is_said_what_helps(desk: Desk) -> None:
+    assert "hint: `orchctl host up` starts what does not run" in desk.host("status", check=1)
+    desk.half_restored()
+    said = desk.host("status", check=1)
+    assert "`orchctl host restore /b/one.tar.gz` goes on with it" in said
+    assert "orchctl host up" not in said
 
 
 @pytest.mark.parametrize("words", [INSTALL, ("uninstall", "--yes")])
