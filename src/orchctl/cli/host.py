@@ -116,9 +116,7 @@ def status(ctx: typer.Context) -> None:
         render.note(f"{unfinished}: `orchctl host upgrade` finishes it, or puts it back")
     if not found.ok:
         if archive is None and unfinished is None:
-            render.note(
-                "hint: `orchctl host up` starts what does not run; `orchctl host logs` and doctor say why"
-            )
+            render.note("hint: `orchctl host up` starts what does not run; `orchctl host logs` and doctor say why")
         raise typer.Exit(ExitCode.FAILED)
 
 
